@@ -1,0 +1,163 @@
+"""The released checkpoints as frozen, typed values.
+
+Everything that tells one checkpoint from another stands here once; the command line, the pipeline, the checks and
+the documentation read it. Source: arXiv:2310.12190 and the released configurations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dynamicrafter.errors import InputError
+
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+Spacing = Literal["uniform", "uniform_trailing"]
+PresetName = Literal["256", "512", "1024", "512_interp"]
+
+NUM_TRAIN_TIMESTEPS = 1000
+NUM_FRAMES = 16  # the length that the released checkpoints were trained on
+SIZE_MULTIPLE = 64  # pixels: 8 for the autoencoder times 8 for the UNet's three halvings
+OUTPUT_FPS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MotionControl:
+    """What the UNet's second scalar means for one checkpoint, and the range it was tuned for."""
+
+    unit: Literal["frame stride", "frames per second"]
+    default: int
+    calm: int  # least motion: the smallest stride, but the *highest* frame rate
+    lively: int  # most motion
+
+    @property
+    def low(self) -> int:
+        return min(self.calm, self.lively)
+
+    @property
+    def high(self) -> int:
+        return max(self.calm, self.lively)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """One released checkpoint: its size, noise schedule, motion number, default sampling and where it lives."""
+
+    name: PresetName
+    height: int  # pixels
+    width: int
+    prediction: Prediction
+    zero_terminal_snr: bool
+    base_scale: float | None  # where the latent rescale s_t ends; None: no rescale
+    spacing: Spacing
+    guidance_rescale: float
+    motion: MotionControl
+    learned_image_scale: bool  # image cross-attention weighted by tanh(alpha) + 1 instead of 1
+    interpolates: bool  # trained on first and last frame; serves interpolation and loops
+    repo: str  # on the Hugging Face hub
+    file: str = "model.ckpt"
+    steps: int = 50
+    eta: float = 1.0
+    guidance: float = 7.5
+
+    @property
+    def motion_key(self) -> str:
+        """The published name of the motion number's embedding, by which files are told apart."""
+        return "framestride_embed" if self.motion.unit == "frame stride" else "fps_embedding"
+
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="256",
+            height=256,
+            width=256,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=None,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frame stride", default=3, calm=1, lively=6),
+            learned_image_scale=True,
+            interpolates=False,
+            repo="Doubiiu/DynamiCrafter",
+        ),
+        Preset(
+            name="512",
+            height=320,
+            width=512,
+            prediction="v_prediction",
+            zero_terminal_snr=True,
+            base_scale=0.7,
+            spacing="uniform_trailing",
+            guidance_rescale=0.7,
+            motion=MotionControl(unit="frames per second", default=24, calm=30, lively=15),
+            learned_image_scale=False,
+            interpolates=False,
+            repo="Doubiiu/DynamiCrafter_512",
+        ),
+        Preset(
+            name="1024",
+            height=576,
+            width=1024,
+            prediction="v_prediction",
+            zero_terminal_snr=True,
+            base_scale=0.3,
+            spacing="uniform_trailing",
+            guidance_rescale=0.7,
+            motion=MotionControl(unit="frames per second", default=10, calm=15, lively=5),
+            learned_image_scale=False,
+            interpolates=False,
+            repo="Doubiiu/DynamiCrafter_1024",
+        ),
+        Preset(
+            name="512_interp",
+            height=320,
+            width=512,
+            prediction="v_prediction",
+            zero_terminal_snr=True,
+            base_scale=0.7,
+            spacing="uniform_trailing",
+            guidance_rescale=0.7,
+            motion=MotionControl(unit="frames per second", default=5, calm=30, lively=5),
+            learned_image_scale=False,
+            interpolates=True,
+            repo="Doubiiu/DynamiCrafter_512_Interp",
+        ),
+    )
+}
+
+_ALIASES = {"interp": "512_interp", "512-interp": "512_interp"}
+
+
+def get_preset(name: str) -> Preset:
+    """Look a preset up by name ("interp" is short for "512_interp").
+
+    Raises:
+        InputError: no preset has that name.
+    """
+    preset = PRESETS.get(_ALIASES.get(name, name))
+    if preset is None:
+        raise InputError(f"preset must be one of {', '.join(get_args(PresetName))}, got {name!r}.")
+    return preset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrunedCopy:
+    """A community copy of a released checkpoint: flat safetensors with the published key names."""
+
+    preset: PresetName
+    file: str
+    has_encoders: bool  # without them, text and image encoders come from ENCODER_REPO
+
+
+PRUNED_REPO = "Kijai/DynamiCrafter_pruned"
+PRUNED_COPIES = (
+    PrunedCopy(preset="1024", file="dynamicrafter_1024_v1_bf16.safetensors", has_encoders=True),
+    PrunedCopy(preset="512_interp", file="dynamicrafter_512_interp_v1_bf16.safetensors", has_encoders=True),
+    PrunedCopy(preset="512", file="dynamicrafter_512_fp16_pruned.safetensors", has_encoders=False),
+    PrunedCopy(preset="512_interp", file="dynamicrafter_512_interp_fp16_pruned.safetensors", has_encoders=False),
+    PrunedCopy(preset="1024", file="dynamicrafter_1024_fp16_pruned.safetensors", has_encoders=False),
+)
+ENCODER_REPO = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

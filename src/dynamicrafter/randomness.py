@@ -1,0 +1,45 @@
+"""One home for random streams: a draw depends on what is made, never on where or beside what.
+
+A stream is named by (seed, item, sample). Its generator lives on the CPU, so that the same noise falls on every
+device, and each sample owns one, so that neither its place in a batch nor the number of workers changes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from dynamicrafter.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_SEED = 2**63 - 1
+
+
+def stream_seed(seed: int, *, item: str = "", sample: int = 0) -> int:
+    """Fold (seed, item, sample) into one 63-bit seed; the plain seed itself for the first sample of no named item.
+
+    Args:
+        seed: 0 … 2⁶³ − 1, the user's.
+        item: a name for the job, such as its key in a list of jobs; empty for a job on its own.
+        sample: 0 for the first video of that job, 1 for the second, …
+
+    Raises:
+        InputError: seed or sample out of range.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"seed must be between 0 and {MAX_SEED}, got {seed}; try 0.")
+    if sample < 0:
+        raise InputError(f"sample must not be negative, got {sample}; the first one is 0.")
+    if not item and sample == 0:
+        return seed
+    digest = hashlib.sha256(f"{seed}\n{sample}\n{item}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**63
+
+
+def generator_for(seed: int, *, item: str = "", sample: int = 0) -> torch.Generator:
+    """CPU generator at the start of the stream (seed, item, sample). See `stream_seed`."""
+    import torch
+
+    return torch.Generator().manual_seed(stream_seed(seed, item=item, sample=sample))
