@@ -1,0 +1,76 @@
+"""Shapes of the networks: the published size, and the small one that tests and benchmarks run on.
+
+Both sizes are instances of the same classes. Which one a file holds is read from the width of its first convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dynamicrafter.presets import Preset
+
+LATENT_CHANNELS = 4
+TEXT_VOCABULARY = 49408
+TEXT_LENGTH = 77
+CLIP_PIXELS = 224
+VAE_SCALING = 0.18215
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """Constructor arguments of the five networks, and the frame size they are run at where a preset's is too large."""
+
+    name: str
+    unet: dict[str, Any]
+    projector: dict[str, Any]
+    vae: dict[str, Any]
+    text: dict[str, Any]
+    image: dict[str, Any]
+    unused_text_layers: int = 1  # the files hold one layer more than conditioning reads
+    size: tuple[int, int] | None = field(default=None)  # pixels, (height, width); None: the preset's
+
+    @property
+    def base_channels(self) -> int:
+        return self.unet["block_out_channels"][0]
+
+    def unet_config(self, preset: Preset) -> dict[str, Any]:
+        """Arguments of the UNet for one preset: a learned image scale and the default motion number differ."""
+        return self.unet | {
+            "learned_image_scale": preset.learned_image_scale,
+            "default_motion": preset.motion.default,
+        }
+
+
+FULL = Architecture(
+    name="full",
+    unet={
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "attention_levels": (True, True, True, False),
+        "attention_head_dim": 64,
+        "cross_attention_dim": 1024,
+    },
+    projector={"image_width": 1280, "width": 1024, "output_width": 1024, "depth": 4, "num_heads": 12, "head_dim": 64},
+    vae={"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
+    text={"hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 23},
+    image={"hidden_size": 1280, "num_attention_heads": 16, "num_hidden_layers": 32, "patch_size": 14},
+)
+
+TINY = Architecture(
+    name="tiny",
+    unet={
+        "block_out_channels": (32, 64),
+        "layers_per_block": 1,
+        "attention_levels": (True, True),
+        "attention_head_dim": 16,
+        "cross_attention_dim": 32,
+    },
+    projector={"image_width": 48, "width": 32, "output_width": 32, "depth": 2, "num_heads": 2, "head_dim": 16},
+    vae={"block_out_channels": (32, 32, 64, 64), "layers_per_block": 1},
+    text={"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2},
+    image={"hidden_size": 48, "num_attention_heads": 2, "num_hidden_layers": 2, "patch_size": 32},
+    size=(64, 64),
+)
+
+ARCHITECTURES = (FULL, TINY)

@@ -1,0 +1,171 @@
+"""Attention over space, over time, and to the text and the image.
+
+Two transformers share one block shape, x += A(LN x); x += B(LN x); x += GEGLU(LN x). In the spatial one, A looks
+around the frame and B at the text and the picture; in the temporal one both look along time. (arXiv:2310.12190, §3.2)
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynamicrafter.models.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
+
+
+class ContextKeysValues(NamedTuple):
+    """What one cross-attention needs of the text and the picture; constant over a whole sampling run.
+
+    text_key, text_value: (b, n, heads, d). image_key, image_value: (b·f, m, heads, d), each frame its own tokens.
+    """
+
+    text_key: Tensor
+    text_value: Tensor
+    image_key: Tensor
+    image_value: Tensor
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself; q, k and v without biases, the output with one."""
+
+    def __init__(self, width: int, *, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend along the last but one axis. (…, n, c) in and out, with one or two leading axes."""
+        query, key, value = (
+            project(tokens).unflatten(-1, (self.num_heads, -1)) for project in (self.to_q, self.to_k, self.to_v)
+        )
+        return self.to_out(dispatch_attention_fn(query, key, value).flatten(-2))
+
+
+class TimeSelfAttention(SelfAttention):
+    """The same attention, each pixel to itself in the other frames."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attend along time. (b, f, n, c) in and out; n pixels are independent."""
+        batch = tokens.shape[0]
+        query, key, value = (
+            rearrange(project(tokens), "b f n (h d) -> (b n) f h d", h=self.num_heads)
+            for project in (self.to_q, self.to_k, self.to_v)
+        )
+        attended = dispatch_attention_fn(query, key, value)
+        return self.to_out(rearrange(attended, "(b n) f h d -> b f n (h d)", b=batch))
+
+
+class CrossAttention(nn.Module):
+    """One query, two sources: A(q, K_text, V_text) + s·A(q, K_image, V_image).
+
+    s is 1, or tanh(alpha) + 1 with a learned alpha where `learned_image_scale`.
+    """
+
+    def __init__(self, width: int, *, context_width: int, num_heads: int, learned_image_scale: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k_text = nn.Linear(context_width, width, bias=False)
+        self.to_v_text = nn.Linear(context_width, width, bias=False)
+        self.to_k_image = nn.Linear(context_width, width, bias=False)
+        self.to_v_image = nn.Linear(context_width, width, bias=False)
+        self.to_out = nn.Linear(width, width)
+        self.alpha = nn.Parameter(torch.zeros(())) if learned_image_scale else None
+
+    def project_context(self, text_context: Tensor, image_context: Tensor) -> ContextKeysValues:
+        """Keys and values of text (b, n, c) and image tokens (b·f, m, c)."""
+        sources = (
+            self.to_k_text(text_context),
+            self.to_v_text(text_context),
+            self.to_k_image(image_context),
+            self.to_v_image(image_context),
+        )
+        return ContextKeysValues(*(source.unflatten(-1, (self.num_heads, -1)) for source in sources))
+
+    def forward(self, tokens: Tensor, context: ContextKeysValues) -> Tensor:
+        """Let every token look at the text and at its frame's image tokens. (b·f, n, c) in and out."""
+        query = self.to_q(tokens).unflatten(-1, (self.num_heads, -1))
+        batch = context.text_key.shape[0]
+        # All frames share the text: they queue up as one long sequence against its keys.
+        by_clip = query.unflatten(0, (batch, -1)).flatten(1, 2)
+        text = dispatch_attention_fn(by_clip, context.text_key, context.text_value).reshape(query.shape)
+        image = dispatch_attention_fn(query, context.image_key, context.image_value)
+        if self.alpha is not None:
+            image = image * (torch.tanh(self.alpha) + 1)
+        return self.to_out((text + image).flatten(-2))
+
+
+class GatedFeedForward(nn.Module):
+    """GEGLU (arXiv:2002.05202) with an inner width of four times the outer, and the exact GELU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.proj_in = nn.Linear(width, 8 * width)
+        self.proj_out = nn.Linear(4 * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(…, c) in and out."""
+        value, gate = self.proj_in(tokens).chunk(2, dim=-1)
+        return self.proj_out(value * F.gelu(gate))
+
+
+class SpatialTransformer(nn.Module):
+    """Attention within each frame, and from each frame to the text and its image tokens."""
+
+    def __init__(self, channels: int, *, head_dim: int, context_width: int, groups: int, learned_scale: bool) -> None:
+        super().__init__()
+        num_heads = channels // head_dim
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.norm1 = nn.LayerNorm(channels)
+        self.self_attention = SelfAttention(channels, num_heads=num_heads)
+        self.norm2 = nn.LayerNorm(channels)
+        self.cross_attention = CrossAttention(
+            channels, context_width=context_width, num_heads=num_heads, learned_image_scale=learned_scale
+        )
+        self.norm3 = nn.LayerNorm(channels)
+        self.feed_forward = GatedFeedForward(channels)
+        self.proj_out = nn.Linear(channels, channels)
+
+    def forward(self, pictures: Tensor, context: ContextKeysValues) -> Tensor:
+        """(b·f, c, h, w) in and out."""
+        tokens = self.proj_in(to_tokens(self.norm(pictures)))
+        tokens = tokens + self.self_attention(self.norm1(tokens))
+        tokens = tokens + self.cross_attention(self.norm2(tokens), context)
+        tokens = tokens + self.feed_forward(self.norm3(tokens))
+        return pictures + to_pictures(self.proj_out(tokens), *pictures.shape[2:])
+
+
+class TemporalTransformer(nn.Module):
+    """Attention of every pixel to itself in the other frames: no mask, no positional code."""
+
+    def __init__(self, channels: int, *, num_heads: int, head_dim: int, groups: int) -> None:
+        super().__init__()
+        width = num_heads * head_dim
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.attention1 = TimeSelfAttention(width, num_heads=num_heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attention2 = TimeSelfAttention(width, num_heads=num_heads)
+        self.norm3 = nn.LayerNorm(width)
+        self.feed_forward = GatedFeedForward(width)
+        self.proj_out = nn.Linear(width, channels)
+
+    def forward(self, pictures: Tensor, num_frames: int) -> Tensor:
+        """(b·f, c, h, w) in and out."""
+        # Normalise before splitting: the released weights expect statistics over all frames together.
+        planes = self.norm(to_time_planes(pictures, num_frames))
+        tokens = self.proj_in(planes.permute(0, 2, 3, 1))
+        tokens = tokens + self.attention1(self.norm1(tokens))
+        tokens = tokens + self.attention2(self.norm2(tokens))
+        tokens = tokens + self.feed_forward(self.norm3(tokens))
+        planes = self.proj_out(tokens).permute(0, 3, 1, 2)
+        return pictures + from_time_planes(planes, *pictures.shape[2:])

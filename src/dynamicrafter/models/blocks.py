@@ -1,0 +1,93 @@
+"""The convolutional half of the UNet: residual blocks with a temporal tail, and the change of scale."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dynamicrafter.models.attention import ContextKeysValues, SpatialTransformer, TemporalTransformer
+from dynamicrafter.models.layout import from_time_planes, to_time_planes
+
+
+class TemporalConvolution(nn.Module):
+    """Four times [GroupNorm over all frames together, SiLU, convolution over three frames], added to the input.
+
+    The kernel (3, 1, 1) over f, h, w is a (3, 1) one over the plane of time and pixels, which needs no 3-D code path.
+    """
+
+    def __init__(self, channels: int, *, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.GroupNorm(groups, channels, eps=1e-5) for _ in range(4))
+        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, (3, 1), padding=(1, 0)) for _ in range(4))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, pictures: Tensor, num_frames: int) -> Tensor:
+        """(b·f, c, h, w) in and out."""
+        planes = to_time_planes(pictures, num_frames)
+        for index, (norm, conv) in enumerate(zip(self.norms, self.convs, strict=True)):
+            planes = F.silu(norm(planes))
+            if index > 0:  # the released model drops nothing before the first convolution
+                planes = self.dropout(planes)
+            planes = conv(planes)
+        return pictures + from_time_planes(planes, *pictures.shape[2:])
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around the embedding of time and motion, then the temporal convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, embedding: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(embedding, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.temporal = TemporalConvolution(out_channels, groups=groups, dropout=dropout)
+
+    def forward(self, pictures: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
+        """(b·f, c, h, w) and the activated embedding (b, e) → (b·f, c′, h, w)."""
+        hidden = self.conv1(F.silu(self.norm1(pictures)))
+        hidden = hidden + self.embedding(embedding).repeat_interleave(num_frames, dim=0)[:, :, None, None]
+        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
+        return self.temporal(self.shortcut(pictures) + hidden, num_frames)
+
+
+class Unit(nn.Module):
+    """A residual block and, where the level has attention, a spatial and a temporal transformer."""
+
+    def __init__(self, residual: ResidualBlock, *, channels: int, attention: dict | None) -> None:
+        super().__init__()
+        self.residual = residual
+        self.spatial: SpatialTransformer | None = None
+        self.temporal: TemporalTransformer | None = None
+        if attention is not None:
+            head_dim, groups = attention["head_dim"], attention["groups"]
+            self.spatial = SpatialTransformer(channels, **attention)
+            self.temporal = TemporalTransformer(
+                channels, num_heads=channels // head_dim, head_dim=head_dim, groups=groups
+            )
+
+    def forward(
+        self, pictures: Tensor, embedding: Tensor, context: ContextKeysValues | None, num_frames: int
+    ) -> Tensor:
+        """(b·f, c, h, w) → (b·f, c′, h, w); `context` is None exactly where the unit has no attention."""
+        pictures = self.residual(pictures, embedding, num_frames)
+        if self.spatial is not None and self.temporal is not None:
+            assert context is not None
+            pictures = self.spatial(pictures, context)
+            pictures = self.temporal(pictures, num_frames)
+        return pictures
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling, then a 3×3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(n, c, h, w) → (n, c, 2h, 2w)."""
+        return self.conv(F.interpolate(pictures, scale_factor=2.0, mode="nearest"))

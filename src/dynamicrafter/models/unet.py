@@ -1,0 +1,249 @@
+"""The denoiser: a 2-D UNet whose every unit is followed by one along time (arXiv:2310.12190, §3; arXiv:2310.19512).
+
+    text context ─┐            ┌─ image context, its own tokens for every frame
+                  ▼            ▼
+    [noisy latents, image latents] → conv → time → down ×4 → middle → up ×4 → conv → prediction
+                                 ▲
+        embedding of the timestep + embedding of the motion number, the same for every frame
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import Tensor, is_grad_enabled, nn
+from torch.nn import functional as F
+
+from dynamicrafter.errors import InputError
+from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
+from dynamicrafter.models.blocks import ResidualBlock, Unit, Upsample
+from dynamicrafter.models.layout import fold_frames, unfold_frames
+
+Context = tuple[ContextKeysValues, ...]
+
+
+class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
+    """Predicts v, ε or x₀ (as its scheduler says) from noisy latents, image latents, text, image and motion.
+
+    Args:
+        in_channels: noisy and image latents together.
+        out_channels: of the prediction.
+        block_out_channels: width of each level, from full resolution down.
+        layers_per_block: units in a level on the way down; one more on the way up.
+        attention_levels: for each level, whether its units attend. The middle always does.
+        attention_head_dim: channels of one head, everywhere.
+        init_attention_heads: heads of the temporal transformer after the first convolution.
+        cross_attention_dim: width of text and image context.
+        norm_num_groups: of every GroupNorm.
+        dropout: in residual blocks and temporal convolutions, while training.
+        learned_image_scale: weight image attention by tanh(alpha) + 1 instead of 1.
+        default_motion: the motion number when none is given.
+        max_frames: the most frames that temporal attention was trained for.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ("Unit", "TemporalTransformer")
+    _repeated_blocks = ("Unit",)
+    _skip_layerwise_casting_patterns = ("norm", "time_embedding", "motion_embedding", "conv_in", "conv_out")
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 8,
+        out_channels: int = 4,
+        block_out_channels: Sequence[int] = (320, 640, 1280, 1280),
+        layers_per_block: int = 2,
+        attention_levels: Sequence[bool] = (True, True, True, False),
+        attention_head_dim: int = 64,
+        init_attention_heads: int = 8,
+        cross_attention_dim: int = 1024,
+        norm_num_groups: int = 32,
+        dropout: float = 0.1,
+        learned_image_scale: bool = False,
+        default_motion: int = 24,
+        max_frames: int = 16,
+    ) -> None:
+        super().__init__()
+        widths = list(block_out_channels)
+        if len(attention_levels) != len(widths):
+            raise InputError(
+                f"attention_levels must have one entry per level ({len(widths)}), got {list(attention_levels)}."
+            )
+        base, embedding = widths[0], 4 * widths[0]
+        self.sinusoid = Timesteps(base, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(base, embedding)
+        self.motion_embedding = TimestepEmbedding(base, embedding)
+
+        attention = {
+            "head_dim": attention_head_dim,
+            "context_width": cross_attention_dim,
+            "groups": norm_num_groups,
+            "learned_scale": learned_image_scale,
+        }
+
+        def residual(wide: int, out: int) -> ResidualBlock:
+            return ResidualBlock(wide, out, embedding=embedding, groups=norm_num_groups, dropout=dropout)
+
+        def unit(wide: int, out: int, *, attends: bool) -> Unit:
+            return Unit(residual(wide, out), channels=out, attention=attention if attends else None)
+
+        self.conv_in = nn.Conv2d(in_channels, base, 3, padding=1)
+        self.init_temporal = TemporalTransformer(
+            base, num_heads=init_attention_heads, head_dim=attention_head_dim, groups=norm_num_groups
+        )
+        skips = [base]
+        width = base
+        self.down = nn.ModuleList()
+        for level, (out, attends) in enumerate(zip(widths, attention_levels, strict=True)):
+            units = nn.ModuleList(unit(width if i == 0 else out, out, attends=attends) for i in range(layers_per_block))
+            width = out
+            skips += [width] * layers_per_block
+            last = level == len(widths) - 1
+            shrink = None if last else nn.Conv2d(width, width, 3, stride=2, padding=1)
+            skips += [] if last else [width]
+            self.down.append(_level(units, shrink))
+
+        self.middle = unit(width, width, attends=True)
+        self.middle_out = residual(width, width)
+
+        self.up = nn.ModuleList()
+        for level, (out, attends) in reversed(list(enumerate(zip(widths, attention_levels, strict=True)))):
+            units = nn.ModuleList()
+            for _ in range(layers_per_block + 1):
+                units.append(unit(width + skips.pop(), out, attends=attends))
+                width = out
+            self.up.append(_level(units, Upsample(width) if level > 0 else None))
+
+        self.norm_out = nn.GroupNorm(norm_num_groups, base, eps=1e-5)
+        self.conv_out = nn.Conv2d(base, out_channels, 3, padding=1)
+        self.gradient_checkpointing = False
+
+    @apply_forward_hook
+    def project_context(self, text_context: Tensor, image_context: Tensor) -> Context:
+        """Every cross-attention's keys and values, which stay the same over a whole sampling run.
+
+        Args:
+            text_context: (b, n, c).
+            image_context: (b, f, m, c), m tokens for each frame.
+
+        Returns:
+            One entry for each unit with attention, in the order of execution; `forward` takes it as `context`.
+        """
+        frames = image_context.flatten(0, 1)
+        return tuple(
+            unit.spatial.cross_attention.project_context(text_context, frames)
+            for unit in self._units()
+            if unit.spatial is not None
+        )
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        text_context: Tensor | None = None,
+        image_context: Tensor | None = None,
+        motion: Tensor | None = None,
+        *,
+        context: Context | None = None,
+    ) -> Tensor:
+        """Predict from latents at one noise level.
+
+        Args:
+            sample: (b, in_channels, f, h, w); f from 1 to `max_frames`; h and w divisible by 2 per downsampling.
+            timestep: (b,), 0 … 999.
+            text_context: (b, n, cross_attention_dim).
+            image_context: (b, f, m, cross_attention_dim).
+            motion: (b,), in the checkpoint's unit; None for the default.
+            context: the answer of `project_context`, instead of the two contexts.
+
+        Returns:
+            (b, out_channels, f, h, w).
+
+        Raises:
+            InputError: too many frames, contexts that don't match the sample, or latents that can't be halved.
+        """
+        self._check(sample, text_context, image_context, context)
+        if context is None:
+            assert text_context is not None
+            assert image_context is not None
+            context = self.project_context(text_context, image_context)
+        num_frames = sample.shape[2]
+        embedding = F.silu(self._embed(timestep, motion, sample))
+        contexts = iter(context)
+
+        hidden = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames)
+        skips = [hidden]
+        for level in self.down:
+            for unit in level["units"]:
+                hidden = self._run(unit, hidden, embedding, contexts, num_frames)
+                skips.append(hidden)
+            if "resize" in level:
+                hidden = level["resize"](hidden)
+                skips.append(hidden)
+
+        hidden = self._run(self.middle, hidden, embedding, contexts, num_frames)
+        hidden = self.middle_out(hidden, embedding, num_frames)
+
+        for level in self.up:
+            for unit in level["units"]:
+                skip = skips.pop()
+                hidden = self._run(unit, _join(hidden, skip), embedding, contexts, num_frames)
+            if "resize" in level:
+                hidden = level["resize"](hidden)
+        return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
+
+    def _units(self) -> Iterator[Unit]:
+        """Units in the order of execution."""
+        for level in self.down:
+            yield from level["units"]
+        yield self.middle
+        for level in self.up:
+            yield from level["units"]
+
+    def _run(
+        self, unit: Unit, hidden: Tensor, embedding: Tensor, contexts: Iterator[ContextKeysValues], num_frames: int
+    ) -> Tensor:
+        context = next(contexts) if unit.spatial is not None else None
+        if self.gradient_checkpointing and is_grad_enabled():
+            return self._gradient_checkpointing_func(unit, hidden, embedding, context, num_frames)
+        return unit(hidden, embedding, context, num_frames)
+
+    def _embed(self, timestep: Tensor, motion: Tensor | None, sample: Tensor) -> Tensor:
+        """Sum of the embeddings of timestep and motion number, (b, 4·base)."""
+        if motion is None:
+            motion = timestep.new_full(timestep.shape, self.config.default_motion)
+        time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
+        return time + self.motion_embedding(self.sinusoid(motion).to(sample.dtype))
+
+    def _check(self, sample: Tensor, text: Tensor | None, image: Tensor | None, context: Context | None) -> None:
+        num_frames, most = sample.shape[2], self.config.max_frames
+        if not 1 <= num_frames <= most:
+            raise InputError(f"num_frames must be between 1 and {most}, got {num_frames}; try {most}.")
+        halvings = 2 ** (len(self.config.block_out_channels) - 1)
+        if sample.shape[3] % halvings or sample.shape[4] % halvings:
+            raise InputError(
+                f"latent height and width must be multiples of {halvings}, got {tuple(sample.shape[3:])}; "
+                f"pad or crop the picture."
+            )
+        if (text is None or image is None) == (context is None):
+            raise InputError("the UNet takes text_context and image_context, or context in their stead.")
+        if image is not None and tuple(image.shape[:2]) != (sample.shape[0], num_frames):
+            raise InputError(
+                f"image_context must be (batch, frames, tokens, width) with batch and frames "
+                f"{(sample.shape[0], num_frames)} like the sample, got {tuple(image.shape)}."
+            )
+
+
+def _level(units: nn.ModuleList, resize: nn.Module | None) -> nn.ModuleDict:
+    return nn.ModuleDict({"units": units} | ({} if resize is None else {"resize": resize}))
+
+
+def _join(hidden: Tensor, skip: Tensor) -> Tensor:
+    from torch import cat
+
+    return cat([hidden, skip], dim=1)

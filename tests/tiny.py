@@ -1,0 +1,26 @@
+"""The networks of the golden files: small, with weights seeded by name, cached for the whole test run."""
+
+from functools import cache
+
+import torch
+from torch import nn
+
+from dynamicrafter.architectures import TINY
+from dynamicrafter.checkpoints.keys import Component
+from dynamicrafter.checkpoints.networks import build_empty, fill, key_table
+from dynamicrafter.checkpoints.seeded import SeededTensors
+from dynamicrafter.presets import get_preset
+
+
+@cache
+def tensors(golden: str) -> SeededTensors:
+    return SeededTensors(TINY, get_preset(golden.removeprefix("tiny")))
+
+
+@cache
+def network(component: Component, golden: str) -> nn.Module:
+    """One float32 network of `tiny256`, `tiny512` or `tiny1024`, in evaluation mode. Shared: leave it as it was."""
+    preset = get_preset(golden.removeprefix("tiny"))
+    built = build_empty(component, TINY, preset)
+    fill(built, key_table(component, built, TINY, preset), tensors(golden), dtype=torch.float32)
+    return built
