@@ -6,8 +6,9 @@ the documentation read it. Source: arXiv:2310.12190 and the released configurati
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from dynamicrafter.errors import InputError
 
@@ -161,3 +162,17 @@ PRUNED_COPIES = (
     PrunedCopy(preset="1024", file="dynamicrafter_1024_fp16_pruned.safetensors", has_encoders=False),
 )
 ENCODER_REPO = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:
+    """Rebuild a preset from the dictionary that a saved pipeline keeps of it.
+
+    Raises:
+        InputError: a field is missing or unknown, as in a folder written by a newer version.
+    """
+    try:
+        values = dict(fields or {})
+        motion = MotionControl(**values.pop("motion"))
+        return Preset(**values, motion=motion)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the folder's preset can't be read ({error}); convert the checkpoint again.") from error

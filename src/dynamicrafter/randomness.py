@@ -7,6 +7,7 @@ device, and each sample owns one, so that neither its place in a batch nor the n
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dynamicrafter.errors import InputError
@@ -43,3 +44,26 @@ def generator_for(seed: int, *, item: str = "", sample: int = 0) -> torch.Genera
     import torch
 
     return torch.Generator().manual_seed(stream_seed(seed, item=item, sample=sample))
+
+
+def draw(shape: Sequence[int], generators: torch.Generator | Sequence[torch.Generator] | None) -> torch.Tensor:
+    """Standard normal float32 tensor on the CPU; with one generator a sample, each sample draws from its own.
+
+    Args:
+        shape: with the batch first.
+        generators: one for the whole batch, or as many as the batch is large; None for PyTorch's global one.
+
+    Raises:
+        InputError: the number of generators is not the batch.
+    """
+    import torch
+
+    def normal(size: Sequence[int], generator: torch.Generator | None) -> torch.Tensor:
+        device = "cpu" if generator is None else generator.device
+        return torch.randn(tuple(size), generator=generator, device=device, dtype=torch.float32).cpu()
+
+    if generators is None or isinstance(generators, torch.Generator):
+        return normal(shape, generators)
+    if len(generators) != shape[0]:
+        raise InputError(f"generator must be one or as many as there are videos, {shape[0]}, got {len(generators)}.")
+    return torch.stack([normal(shape[1:], generator) for generator in generators])

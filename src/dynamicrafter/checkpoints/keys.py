@@ -61,10 +61,7 @@ _RESIDUAL = (
         Row(rf"temporal\.convs\.{i}\.weight", rf"temopral_conv.conv{i + 1}.{2 if i == 0 else 3}.weight", extra_dims=1)
         for i in range(4)
     ),
-    *(
-        Row(rf"temporal\.convs\.{i}\.bias", rf"temopral_conv.conv{i + 1}.{2 if i == 0 else 3}.bias")
-        for i in range(4)
-    ),
+    *(Row(rf"temporal\.convs\.{i}\.bias", rf"temopral_conv.conv{i + 1}.{2 if i == 0 else 3}.bias") for i in range(4)),
 )
 
 _TRANSFORMER = (
@@ -82,7 +79,9 @@ _TRANSFORMER = (
 )
 
 
-def unet_rows(*, num_levels: int, layers_per_block: int, attention_levels: Iterable[bool], motion_key: str) -> list[Row]:
+def unet_rows(
+    *, num_levels: int, layers_per_block: int, attention_levels: Iterable[bool], motion_key: str
+) -> list[Row]:
     """The UNet's table: published blocks are numbered through, with a change of scale counted as one of them."""
     per_level = layers_per_block + 1
     rows = [

@@ -62,7 +62,9 @@ def build_empty(component: Component, architecture: Architecture, preset: Preset
     return network.eval()
 
 
-def key_table(component: Component, network: nn.Module, architecture: Architecture, preset: Preset) -> dict[str, Source]:
+def key_table(
+    component: Component, network: nn.Module, architecture: Architecture, preset: Preset
+) -> dict[str, Source]:
     """Where each parameter of `network` stands in a published file."""
     names = network.state_dict().keys()
     match component:

@@ -1,0 +1,257 @@
+"""`Animator`: pictures and prompts in, clips out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import dynamicrafter
+from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
+from dynamicrafter.animator.devices import choose_device, choose_dtype
+from dynamicrafter.animator.options import AnimateOptions, Mode
+from dynamicrafter.checkpoints.files import fingerprint
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.pipeline import DynamiCrafterPipeline
+from dynamicrafter.presets import Preset
+from dynamicrafter.randomness import generator_for
+
+logger = logging.getLogger(__name__)
+
+PictureLike = str | Path | Image.Image | np.ndarray
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """One clip to be made.
+
+    Args:
+        image: the picture, or the first of two.
+        prompt: what happens.
+        mode: animate, interpolate (needs `last_image`) or loop.
+        last_image: the picture to end on.
+        options: how it is made.
+        item: names the random stream beside the seed, such as a job's key in a list; see `randomness`.
+        sample: 0 for the first take of it, 1 for the second, …
+    """
+
+    image: PictureLike
+    prompt: str = ""
+    mode: Mode = "animate"
+    last_image: PictureLike | None = None
+    options: AnimateOptions = field(default_factory=AnimateOptions)
+    item: str = ""
+    sample: int = 0
+
+
+class Animator:
+    """A model ready to make clips.
+
+    Args:
+        pipeline: on its device, in its number format.
+        model: name that the clips' metadata keep.
+        model_hash: fingerprint of the weights, for the same.
+    """
+
+    def __init__(self, pipeline: DynamiCrafterPipeline, *, model: str, model_hash: str = "") -> None:
+        self.pipeline = pipeline
+        self.model = model
+        self.model_hash = model_hash
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        preset: str | None = None,
+        encoders: str | Path | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        download: bool = False,
+    ) -> Animator:
+        """Load a model by name, folder or file and put it on a device.
+
+        Args:
+            model: see `DynamiCrafterPipeline.from_pretrained`.
+            preset: which released checkpoint a file descends from, where the file can't tell.
+            encoders: file or folder with CLIP's towers, for a file without.
+            device: cpu, cuda, cuda:N or mps; None for the best there is.
+            dtype: float32, bfloat16 or float16; None for what suits the device.
+            download: fetch what is not on this machine.
+
+        Raises:
+            InputError: no such device or dtype, no such model, or weights that can't be used.
+        """
+        target = choose_device(device)
+        options: dict[str, Any] = {"torch_dtype": choose_dtype(dtype, target)}
+        if preset is not None:
+            options["preset"] = preset
+        if encoders is not None:
+            options["encoders"] = encoders
+        pipeline = DynamiCrafterPipeline.from_pretrained(model, download=download, **options)
+        pipeline.to(target)
+        return cls(pipeline, model=str(model), model_hash=_hash_of(pipeline))
+
+    @property
+    def preset(self) -> Preset:
+        return self.pipeline.preset
+
+    def animate(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:
+        """Animate one picture as the prompt says.
+
+        Args:
+            image: a file, a PIL image or an array (h, w, 3).
+            settings: fields of `Shot` (`options`, `item`, `sample`) or of `AnimateOptions` (`steps`, `seed`, …).
+
+        Raises:
+            InputError: an unreadable picture, or an option that breaks its rule.
+        """
+        return self.run([_shot("animate", settings, image=image, prompt=prompt)])[0]
+
+    def interpolate(self, first: PictureLike, last: PictureLike, prompt: str = "", **settings: Any) -> Clip:
+        """Fill the time between two pictures; arguments as in `animate`."""
+        return self.run([_shot("interpolate", settings, image=first, last_image=last, prompt=prompt)])[0]
+
+    def loop(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:
+        """Animate a picture so that the clip's end runs into its beginning; one frame shorter than asked.
+
+        The network interpolates from the picture to itself, and the last frame, a repeat of the first, is left out.
+        """
+        return self.run([_shot("loop", settings, image=image, prompt=prompt)])[0]
+
+    def run(self, shots: Sequence[Shot], *, on_step: OnStep | None = None) -> list[Clip]:
+        """Make several clips as one batch; each is what it would be alone, up to rounding.
+
+        Args:
+            shots: alike in mode, steps, guidance, eta, frames, size and fit; prompt, picture, motion and seed may
+                differ.
+            on_step: called after each step with the number of steps done and of all.
+
+        Raises:
+            InputError: no shots, or shots that don't go together.
+        """
+        if not shots:
+            raise InputError("shots must hold at least one shot, got none.")
+        preset = self.preset
+        shots = [replace(shot, options=shot.options.resolved(preset, mode=shot.mode)) for shot in shots]
+        _check_together(shots)
+        firsts = [read_picture(shot.image) for shot in shots]
+        lasts = [_last_picture(shot, first) for shot, first in zip(shots, firsts, strict=True)]
+        options = shots[0].options
+        assert options.size is not None
+
+        def after_step(pipeline: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+            if on_step is not None:
+                on_step(step + 1, options.steps or 0)
+            return {}
+
+        output = self.pipeline(
+            firsts,
+            [shot.prompt for shot in shots],
+            last_image=None if shots[0].mode == "animate" else lasts,
+            negative_prompt=[shot.options.negative for shot in shots],
+            height=options.size[0],
+            width=options.size[1],
+            fit=options.fit,
+            num_frames=options.frames,
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            image_guidance_scale=options.image_guidance,
+            guidance_rescale=options.guidance_rescale,
+            eta=options.eta,
+            motion=[shot.options.motion or 0 for shot in shots],
+            generator=[generator_for(shot.options.seed, item=shot.item, sample=shot.sample) for shot in shots],
+            deterministic_image_latents=options.deterministic,
+            output_type="uint8",
+            callback_on_step_end=after_step,
+        )
+        frames = output.frames[:, :-1] if shots[0].mode == "loop" else output.frames
+        pictures = [[first, last] if shot.mode == "interpolate" else [first]
+                    for shot, first, last in zip(shots, firsts, lasts, strict=True)]  # fmt: skip
+        return [
+            Clip(clip, DEFAULT_FPS, self._metadata(shot, used))
+            for clip, shot, used in zip(frames, shots, pictures, strict=True)
+        ]
+
+    def _metadata(self, shot: Shot, pictures: Sequence[Image.Image | None]) -> dict[str, Any]:
+        sources = [shot.image, shot.last_image] if shot.mode == "interpolate" else [shot.image]
+        return {
+            "generator": f"dynamicrafter {dynamicrafter.__version__}",
+            "mode": shot.mode,
+            "model": {"name": self.model, "preset": self.preset.name, "hash": self.model_hash},
+            "prompt": shot.prompt,
+            "pictures": [
+                {"path": str(source) if isinstance(source, str | Path) else None, "sha256": picture_hash(picture)}
+                for source, picture in zip(sources, pictures, strict=True)
+                if picture is not None
+            ],
+            "options": shot.options.as_dict(),
+            "item": shot.item,
+            "sample": shot.sample,
+            "device": self.pipeline.device.type,
+            "dtype": str(self.pipeline.unet.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+        }
+
+
+def picture_hash(picture: Image.Image) -> str:
+    """sha256 of a picture's size and RGB pixels, which stays the same when the file is renamed or re-encoded."""
+    return hashlib.sha256(repr(picture.size).encode() + picture.convert("RGB").tobytes()).hexdigest()
+
+
+def _shot(mode: Mode, settings: dict[str, Any], **subject: Any) -> Shot:
+    """A shot from loose settings: those that `Shot` knows, and the rest for its options."""
+    own = {name: settings.pop(name) for name in ("options", "item", "sample") if name in settings}
+    options = own.pop("options", AnimateOptions())
+    known = options.as_dict()
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise InputError(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+    return Shot(mode=mode, options=replace(options, **settings), **own, **subject)
+
+
+def _last_picture(shot: Shot, first: Image.Image) -> Image.Image | None:
+    if shot.mode == "loop":
+        return first
+    if shot.mode == "animate":
+        return None
+    if shot.last_image is None:
+        raise InputError("last_image must be given to interpolate; pass the picture to end on.")
+    return read_picture(shot.last_image)
+
+
+def _check_together(shots: Sequence[Shot]) -> None:
+    """A batch shares one run of the sampler."""
+    shared = (
+        "steps",
+        "guidance",
+        "image_guidance",
+        "guidance_rescale",
+        "eta",
+        "frames",
+        "size",
+        "fit",
+        "deterministic",
+    )
+    for name in shared:
+        values = {getattr(shot.options, name) for shot in shots}
+        if len(values) > 1:
+            listed = ", ".join(map(str, sorted(values, key=str)))
+            raise InputError(f"shots of one batch must have the same {name}, got {listed}; run them apart.")
+    modes = sorted({shot.mode for shot in shots})
+    if len(modes) > 1:
+        raise InputError(f"shots of one batch must have the same mode, got {', '.join(modes)}; run them apart.")
+
+
+def _hash_of(pipeline: DynamiCrafterPipeline) -> str:
+    source = pipeline.config.get("_name_or_path")
+    return fingerprint(source) if source and Path(source).exists() else ""

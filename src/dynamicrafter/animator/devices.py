@@ -1,0 +1,47 @@
+"""Which device and number format this machine runs a model in when the user doesn't say."""
+
+from __future__ import annotations
+
+import torch
+
+from dynamicrafter.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The named device, or the best there is: CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name is None:
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}.") from None
+    there = {"cpu": True, "cuda": cuda and (device.index or 0) < torch.cuda.device_count(), "mps": mps}
+    if not there.get(device.type, False):
+        found = ", ".join(kind for kind, present in (("cuda", cuda), ("mps", mps), ("cpu", True)) if present)
+        raise InputError(f"device {name} is not on this machine; there is {found}.")
+    return device
+
+
+def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
+    """The named number format, or the fastest that keeps float32's range, else float16 on a GPU without it.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if name is not None:
+        if name not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}.")
+        return DTYPES[name]
+    if device.type == "cpu":
+        # Without instructions for it, bfloat16 is emulated and slower than float32.
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16

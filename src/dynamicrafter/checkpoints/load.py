@@ -1,0 +1,153 @@
+"""From a source of published tensors to the five networks: checked whole first, then read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from dynamicrafter.architectures import Architecture
+from dynamicrafter.checkpoints.files import open_tensors
+from dynamicrafter.checkpoints.keys import PREFIXES, Component, Source, published_shapes
+from dynamicrafter.checkpoints.networks import (
+    COMPONENTS,
+    Dtypes,
+    Misfit,
+    TensorLike,
+    TensorSource,
+    build_empty,
+    compare,
+    dtype_for,
+    fill,
+    key_table,
+    shapes,
+)
+from dynamicrafter.checkpoints.variants import looks_like, tell_architecture, tell_preset
+from dynamicrafter.errors import CheckpointError
+from dynamicrafter.hub import preset_from_filename
+from dynamicrafter.presets import ENCODER_REPO, Preset
+
+ENCODERS: tuple[Component, ...] = ("text_encoder", "image_encoder")
+_LISTED = 12  # keys named in a message before it counts the rest
+
+
+@dataclass(slots=True)
+class LoadedNetworks:
+    """Five filled networks, and what they are."""
+
+    preset: Preset
+    architecture: Architecture
+    networks: dict[Component, nn.Module] = field(default_factory=dict)
+
+
+class WithEncoders:
+    """A checkpoint without text and image encoder, completed by a file that has them."""
+
+    def __init__(self, checkpoint: TensorSource, encoders: TensorSource) -> None:
+        self._checkpoint = checkpoint
+        self._encoders = encoders
+        self._places = {name: key for key in encoders.keys() for name in _encoder_names(key)}
+
+    def keys(self) -> list[str]:
+        return [*self._checkpoint.keys(), *(name for name in self._places if name not in self._checkpoint)]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._checkpoint or key in self._places
+
+    def info(self, key: str) -> TensorLike:
+        return self._checkpoint.info(key) if key in self._checkpoint else self._encoders.info(self._places[key])
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._checkpoint[key] if key in self._checkpoint else self._encoders[self._places[key]]
+
+
+def load_file(
+    path: str | Path, *, preset: str | None = None, dtype: Dtypes = None, encoders: str | Path | None = None
+) -> LoadedNetworks:
+    """Load a published, pruned or fine-tuned checkpoint.
+
+    Args:
+        path: `.ckpt` or `.safetensors` in any of the layouts that `open_tensors` reads.
+        preset: which released checkpoint it descends from, where the file alone can't tell.
+        dtype: of the parameters; one, or by component with an optional "default"; None keeps the file's.
+        encoders: a file with OpenCLIP's ViT-H/14 (or another checkpoint that has its towers), for a file without.
+
+    Raises:
+        CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
+    """
+    path = Path(path)
+    with open_tensors(path) as source:
+        architecture = tell_architecture(source, name=path.name)
+        found = tell_preset(source, name=path.name, asked=preset, hint=preset_from_filename(path))
+        if not missing_encoders(source):
+            return load_networks(source, architecture, found, dtype=dtype, name=path.name)
+        if encoders is None:
+            raise CheckpointError(
+                f"{path.name} is a pruned file without {' and '.join(missing_encoders(source))}; pass --encoders FILE "
+                f"with the weights of {ENCODER_REPO}, or --download to fetch them."
+            )
+        with open_tensors(encoders) as towers:
+            whole = WithEncoders(source, towers)
+            return load_networks(whole, architecture, found, dtype=dtype, name=path.name)
+
+
+def load_networks(
+    source: TensorSource, architecture: Architecture, preset: Preset, *, dtype: Dtypes, name: str
+) -> LoadedNetworks:
+    """Build the five networks and fill them from a source that was told apart already.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshapen keys, all listed at once.
+    """
+    loaded = LoadedNetworks(preset, architecture)
+    filled: dict[Component, dict[str, Source]] = {}
+    needed: dict[str, tuple[int, ...]] = {}
+    for component in COMPONENTS:
+        network = build_empty(component, architecture, preset)
+        table = key_table(component, network, architecture, preset)
+        needed |= published_shapes(table, shapes(network))
+        loaded.networks[component] = network
+        filled[component] = table
+    misfit = compare(needed, source, text_layers=architecture.text["num_hidden_layers"])
+    if misfit:
+        raise CheckpointError(describe_misfit(misfit, source, name=name, preset=preset))
+    for component, table in filled.items():
+        fill(loaded.networks[component], table, source, dtype=dtype_for(component, dtype))
+    return loaded
+
+
+def missing_encoders(source: TensorSource) -> list[str]:
+    """The encoders of which a file holds nothing, as a pruned one does."""
+    prefixes: Mapping[str, str] = {"text_encoder": PREFIXES["text_encoder"], "image_encoder": "embedder.model.visual."}
+    keys = list(source.keys())
+    return [name for name, prefix in prefixes.items() if not any(key.startswith(prefix) for key in keys)]
+
+
+def describe_misfit(misfit: Misfit, source: TensorSource, *, name: str, preset: Preset) -> str:
+    """One message that lists every kind of misfit once, and says what the file seems to be."""
+    parts = [
+        f"{len(keys)} {kind}: {', '.join(keys[:_LISTED])}{f' and {len(keys) - _LISTED} more' * (len(keys) > _LISTED)}"
+        for kind, keys in (
+            ("missing", misfit.missing),
+            ("unexpected", misfit.unexpected),
+            ("misshapen", misfit.misshapen),
+        )
+        if keys
+    ]
+    return (
+        f"{name} does not fit preset {preset.name}: {'; '.join(parts)}. It looks like {looks_like(source.keys())}; "
+        f"use a complete checkpoint of this preset."
+    )
+
+
+def _encoder_names(key: str) -> Sequence[str]:
+    """Published names under which one tensor of an encoder file serves."""
+    if key.startswith(tuple(PREFIXES[name] for name in ENCODERS)):
+        return (key,)
+    if key.startswith("visual."):
+        return (PREFIXES["image_encoder"] + key,)
+    if key.startswith(("transformer.", "token_embedding.", "ln_final.", "positional_embedding")):
+        return (PREFIXES["text_encoder"] + key,)
+    return ()

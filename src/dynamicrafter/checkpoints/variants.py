@@ -1,0 +1,116 @@
+"""Whose weights are these? Size and preset from the keys and shapes of a file, or what it is instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from dynamicrafter.architectures import ARCHITECTURES, Architecture
+from dynamicrafter.checkpoints.keys import PREFIXES
+from dynamicrafter.errors import CheckpointError
+from dynamicrafter.presets import PRESETS, Preset, get_preset
+
+if TYPE_CHECKING:
+    from dynamicrafter.checkpoints.networks import TensorSource
+
+_UNET = PREFIXES["unet"]
+_FIRST_CONVOLUTION = f"{_UNET}input_blocks.0.0.weight"
+
+# Tell-tale keys of other models in circulation, most specific first.
+_STRANGERS = (
+    (r"lora_|\.lora_[AB]\.|\.lora_(?:down|up)\.", "LoRA weights, which go on top of a model"),
+    (r"motion_modules\.", "an AnimateDiff motion module"),
+    (r"conditioner\.embedders\.", "a Stable Diffusion XL or SVD checkpoint"),
+    (r"cond_stage_model\.transformer\.text_model\.", "a Stable Diffusion 1.x checkpoint"),
+    (r"model\.diffusion_model\..*temopral_conv\.", "a VideoCrafter or DynamiCrafter relative of another layout"),
+    (r"model\.diffusion_model\.", "a Stable Diffusion 2.x checkpoint or the like"),
+    (r"(?:down|up)_blocks\.\d+\.", "one network in diffusers' layout (name the folder with model_index.json instead)"),
+    (
+        r"(?:down|up)\.\d+\.units\.",
+        "the UNet of a DynamiCrafter folder (name the folder with model_index.json instead)",
+    ),
+    (r"(?:visual\.|text_model\.|vision_model\.|transformer\.resblocks\.)", "a CLIP model (pass it as the encoders)"),
+    (r"(?:first_stage_model\.)?(?:en|de)coder\.", "an autoencoder alone"),
+    (r"optimizer|exp_avg", "an optimiser's state"),
+)
+
+
+def looks_like(keys: Iterable[str]) -> str:
+    """Say in a few words what a set of key names seems to belong to."""
+    names = list(keys)
+    if _FIRST_CONVOLUTION in names and any(key.startswith(PREFIXES["image_projector"]) for key in names):
+        return "a DynamiCrafter checkpoint that was changed"
+    for pattern, description in _STRANGERS:
+        if any(re.match(pattern, key) or re.search(rf"\.{pattern}", key) for key in names):
+            return description
+    return f"no kind of model known here (first key: {names[0]!r})" if names else "an empty file"
+
+
+def tell_architecture(source: TensorSource, *, name: str) -> Architecture:
+    """The size of the networks in a file, from the width of the UNet's first convolution.
+
+    Args:
+        source: published names and shapes.
+        name: how messages call the source.
+
+    Raises:
+        CheckpointError: no such convolution, or a width that no known architecture has.
+    """
+    if _FIRST_CONVOLUTION not in source:
+        raise CheckpointError(
+            f"{name} is not a DynamiCrafter checkpoint: it has no {_FIRST_CONVOLUTION}; "
+            f"it looks like {looks_like(source.keys())}."
+        )
+    shape = tuple(source.info(_FIRST_CONVOLUTION).shape)
+    for architecture in ARCHITECTURES:
+        if shape == (architecture.base_channels, 8, 3, 3):
+            return architecture
+    known = ", ".join(str(a.base_channels) for a in ARCHITECTURES)
+    raise CheckpointError(
+        f"{name} has a first convolution of shape {shape}, DynamiCrafter's takes 8 channels to one of {known}; "
+        f"it looks like {looks_like(source.keys())}."
+    )
+
+
+def tell_preset(source: TensorSource, *, name: str, asked: str | None, hint: str | None) -> Preset:
+    """Which of the four released checkpoints a file descends from.
+
+    The keys tell 256 from the others, and the latent rescale's last entry tells 1024 from the two at 512. Those two
+    are alike in every key and shape: there what the user asked decides, else the hint of the file's name.
+
+    Args:
+        source: published names and shapes.
+        name: how messages call the source.
+        asked: the user's word, binding where the file does not contradict it.
+        hint: a guess from the file's name.
+
+    Raises:
+        CheckpointError: the file contradicts `asked`, or nothing tells.
+    """
+    possible = _possible_presets(source)
+    if asked is not None:
+        preset = get_preset(asked)
+        if preset.name not in possible:
+            raise CheckpointError(
+                f"preset {preset.name} does not fit {name}: its keys say {' or '.join(possible)}; "
+                f"leave --preset out or name one of these."
+            )
+        return preset
+    if len(possible) == 1:
+        return PRESETS[possible[0]]
+    if hint in possible:
+        return PRESETS[hint]
+    raise CheckpointError(
+        f"{name} fits the presets {' and '.join(possible)}, whose files are alike; say which with "
+        f"--preset {' or --preset '.join(possible)}."
+    )
+
+
+def _possible_presets(source: TensorSource) -> list[str]:
+    if any(key.startswith(f"{_UNET}framestride_embed.") for key in source.keys()):
+        return ["256"]
+    if "scale_arr" in source:
+        last = float(source["scale_arr"].flatten()[-1])
+        return [p.name for p in PRESETS.values() if p.base_scale is not None and abs(p.base_scale - last) < 0.02]
+    return [p.name for p in PRESETS.values() if p.motion_key == "fps_embedding"]

@@ -1,0 +1,54 @@
+"""Between pixels and latents, with any autoencoder that encodes to a posterior and decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from einops import rearrange
+from torch import Tensor
+
+
+def encode_pictures(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None) -> Tensor:
+    """Latents of pictures, scaled as the UNet expects.
+
+    Args:
+        pixels: (b, 3, h, w) in [-1, 1], on the device to work on.
+        noise: (b, 4, h/8, w/8), picks a sample of the posterior; None for its mean.
+
+    Returns:
+        (b, 4, h/8, w/8), float32.
+    """
+    with _safe(vae):
+        posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
+    latents = posterior.mean.float()
+    if noise is not None:
+        latents = latents + posterior.std.float() * noise.to(latents)
+    return latents * vae.config.scaling_factor
+
+
+def decode_frames(vae: AutoencoderKL, latents: Tensor, *, chunk_size: int) -> Tensor:
+    """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
+
+    Args:
+        chunk_size: frames decoded at a time; they don't see each other in the decoder.
+    """
+    frames = rearrange(latents, "b c f h w -> (b f) c h w") / vae.config.scaling_factor
+    with _safe(vae):
+        decoded = [vae.decode(chunk.to(vae.dtype)).sample.float() for chunk in frames.split(chunk_size)]
+    return rearrange(torch.cat(decoded), "(b f) c h w -> b c f h w", b=latents.shape[0])
+
+
+@contextmanager
+def _safe(vae: AutoencoderKL) -> Iterator[None]:
+    """Hold the autoencoder in float32 while it would overflow float16 into black pictures."""
+    overflows = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", True)
+    if overflows:
+        vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        if overflows:
+            vae.to(torch.float16)

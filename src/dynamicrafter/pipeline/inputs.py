@@ -1,0 +1,136 @@
+"""What a caller may hand the pipeline, checked and brought to one form before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.framing import Fit, frame_picture, to_tensor
+from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.presets import NUM_FRAMES, SIZE_MULTIPLE
+
+Picture = Image.Image | np.ndarray | Tensor
+Pictures = Picture | Sequence[Picture]
+OutputType = Literal["pil", "np", "pt", "uint8", "latent"]
+OUTPUT_TYPES: tuple[OutputType, ...] = ("pil", "np", "pt", "uint8", "latent")
+
+
+def check_size(height: int, width: int) -> None:
+    """Raises InputError where a side is not a positive multiple of 64 pixels; says the nearest that is."""
+    for name, value in (("height", height), ("width", width)):
+        if value <= 0 or value % SIZE_MULTIPLE:
+            near = max(SIZE_MULTIPLE, round(value / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+            raise InputError(f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}.")
+
+
+def check_frames(num_frames: int) -> None:
+    """Raises InputError for a length that the released checkpoints can't make in one go."""
+    if not 1 <= num_frames <= NUM_FRAMES:
+        raise InputError(f"num_frames must be between 1 and {NUM_FRAMES}, got {num_frames}; try {NUM_FRAMES}.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raises InputError where `value` is none of `choices`."""
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def as_pixels(pictures: Pictures, *, height: int, width: int, fit: Fit, name: str = "image") -> Tensor:
+    """Bring pictures to the frame size.
+
+    Args:
+        pictures: one or several. PIL images and arrays (h, w, 3), uint8 or floats in [0, 1], of any size are framed;
+            tensors (3, h, w) or (b, 3, h, w) in [0, 1] must have the frame size already.
+        fit: how a picture of another shape fills the frame.
+        name: how messages call the argument.
+
+    Returns:
+        (b, 3, height, width), float32 in [-1, 1].
+
+    Raises:
+        InputError: no picture, another type, a wrong shape or range.
+    """
+    if isinstance(pictures, Tensor):
+        return _from_tensor(pictures, height, width, name)
+    if isinstance(pictures, np.ndarray) and pictures.ndim == 4:
+        pictures = list(pictures)
+    listed = list(pictures) if isinstance(pictures, list | tuple) else [pictures]
+    if not listed:
+        raise InputError(f"{name} must be a picture or a list of some, got an empty list.")
+    rows = []
+    for picture in listed:
+        if isinstance(picture, Tensor):
+            rows.append(_from_tensor(picture, height, width, name))
+        elif isinstance(picture, Image.Image | np.ndarray):
+            rows.append(to_tensor(frame_picture(read_picture(picture), (height, width), fit))[None])
+        else:
+            raise InputError(
+                f"{name} must be a PIL image, an array or a tensor, got {type(picture).__name__}; "
+                f"open files with PIL.Image.open first."
+            )
+    return torch.cat(rows)
+
+
+def as_prompts(value: str | Sequence[str] | None, *, count: int, name: str) -> list[str]:
+    """One prompt for each of `count` videos; a single one serves all.
+
+    Raises:
+        InputError: neither one nor `count` prompts.
+    """
+    prompts = [value or ""] if value is None or isinstance(value, str) else list(value)
+    if len(prompts) not in (1, count):
+        raise InputError(f"{name} must be one or as many as there are videos, {count}, got {len(prompts)}.")
+    return prompts * count if len(prompts) == 1 else prompts
+
+
+def as_motion(value: int | Sequence[int], *, count: int) -> Tensor:
+    """The motion numbers (count,), int64; a single one serves all.
+
+    Raises:
+        InputError: neither one nor `count`, or a number below 1.
+    """
+    numbers = [value] if isinstance(value, int) else list(value)
+    if len(numbers) not in (1, count):
+        raise InputError(f"motion must be one or as many as there are videos, {count}, got {len(numbers)}.")
+    if min(numbers) < 1:
+        raise InputError(f"motion must be at least 1, got {min(numbers)}.")
+    return torch.tensor(numbers * count if len(numbers) == 1 else numbers)
+
+
+def count_videos(first: Tensor, last: Tensor | None, prompt: str | Sequence[str] | None, embeds: Tensor | None) -> int:
+    """How many videos the pictures and prompts ask for, one picture or prompt serving all.
+
+    Raises:
+        InputError: numbers that don't match.
+    """
+    counts = {"image": first.shape[0]}
+    if last is not None:
+        counts["last_image"] = last.shape[0]
+    if prompt is not None and not isinstance(prompt, str):
+        counts["prompt"] = len(prompt)
+    if embeds is not None:
+        counts["prompt_embeds"] = embeds.shape[0]
+    count = max(counts.values())
+    for name, number in counts.items():
+        if number not in (1, count):
+            raise InputError(f"{name} must be one or as many as there are videos, {count}, got {number}.")
+    return count
+
+
+def _from_tensor(tensor: Tensor, height: int, width: int, name: str) -> Tensor:
+    batch = tensor[None] if tensor.ndim == 3 else tensor
+    if batch.ndim != 4 or tuple(batch.shape[1:]) != (3, height, width):
+        raise InputError(
+            f"{name} as a tensor must have the shape (3, {height}, {width}) with or without a batch, "
+            f"got {tuple(tensor.shape)}; resize it, or pass a PIL image."
+        )
+    low, high = batch.min().item(), batch.max().item()
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"{name} as a tensor must be in [0, 1], got values from {low:g} to {high:g}.")
+    return batch.float() * 2 - 1

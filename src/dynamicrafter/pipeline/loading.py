@@ -1,0 +1,60 @@
+"""From a name to the five networks and their scheduler, for `DynamiCrafterPipeline`'s constructors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from dynamicrafter.architectures import FULL, TINY
+from dynamicrafter.checkpoints.files import open_tensors
+from dynamicrafter.checkpoints.load import LoadedNetworks, load_file, load_networks, missing_encoders
+from dynamicrafter.checkpoints.networks import Dtypes
+from dynamicrafter.checkpoints.seeded import SeededTensors
+from dynamicrafter.errors import InputError
+from dynamicrafter.hub import find_encoders
+from dynamicrafter.presets import get_preset
+from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+
+SEEDED = "seeded:"
+SEEDED_NAMES = ("256", "512", "1024", "interp", "tiny")
+
+
+def file_components(
+    path: Path, *, preset: str | None, dtype: Dtypes, encoders: str | Path | None, download: bool
+) -> dict[str, Any]:
+    """Components of a checkpoint file; encoders that it lacks come from `encoders`, a folder or a file.
+
+    Raises:
+        CheckpointError: see `load_file`.
+        ModelNotFoundError: encoders are lacking and neither there nor asked for.
+    """
+    with open_tensors(path) as source:
+        lacking = missing_encoders(source)
+    tower = find_encoders(None if encoders is None else str(encoders), download=download) if lacking else None
+    return _components(load_file(path, preset=preset, dtype=dtype, encoders=tower))
+
+
+def seeded_components(name: str, *, dtype: Dtypes) -> dict[str, Any]:
+    """Components whose weights are drawn from their names: `seeded:256`, `512`, `1024`, `interp`, or `tiny`.
+
+    Raises:
+        InputError: another name.
+    """
+    kind = name.removeprefix(SEEDED)
+    if kind not in SEEDED_NAMES:
+        raise InputError(f"model {name!r} must be one of {', '.join(SEEDED + known for known in SEEDED_NAMES)}.")
+    architecture, preset = (TINY, get_preset("512")) if kind == "tiny" else (FULL, get_preset(kind))
+    return _components(load_networks(SeededTensors(architecture, preset), architecture, preset, dtype=dtype, name=name))
+
+
+def _components(loaded: LoadedNetworks) -> dict[str, Any]:
+    preset = loaded.preset
+    if loaded.architecture.size is not None:
+        height, width = loaded.architecture.size
+        preset = replace(preset, height=height, width=width)
+    return {
+        **loaded.networks,
+        "scheduler": DynamiCrafterScheduler.from_preset(preset),
+        "preset": asdict(preset),
+    }

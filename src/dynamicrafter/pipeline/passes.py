@@ -1,0 +1,73 @@
+"""The passes of a guided step through the UNet: what each is conditioned on, and how they are sent through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynamicrafter.models.attention import ContextKeysValues
+from dynamicrafter.models.unet import Context, DynamiCrafterUNet
+
+
+@dataclass(slots=True)
+class PassContexts:
+    """Keys and values for the passes of every step.
+
+    `groups` holds them in the order of `names`: one joint entry, all passes of all videos in one batch, or one entry
+    for each pass.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[Context, ...]
+
+    def separate(self) -> PassContexts:
+        """The same passes, to be sent one after the other."""
+        if len(self.groups) == len(self.names):
+            return self
+        (joint,) = self.groups
+        parts = [[tensor.chunk(len(self.names)) for tensor in layer] for layer in joint]
+        groups = tuple(
+            tuple(ContextKeysValues(*(tensor[index] for tensor in layer)) for layer in parts)
+            for index in range(len(self.names))
+        )
+        return PassContexts(self.names, groups)
+
+
+def project_passes(
+    unet: DynamiCrafterUNet, sources: Mapping[str, tuple[Tensor, Tensor]], *, together: bool
+) -> PassContexts:
+    """Project text and image context of each pass once for the whole run.
+
+    Args:
+        sources: for each pass text context (b, n, c) and image context (b, f, m, c).
+        together: send all passes through the UNet as one batch.
+    """
+    names = tuple(sources)
+    texts, images = zip(*sources.values(), strict=True)
+    if together:
+        return PassContexts(names, (unet.project_context(torch.cat(texts), torch.cat(images)),))
+    return PassContexts(names, tuple(unet.project_context(*pair) for pair in sources.values()))
+
+
+def run_passes(
+    unet: DynamiCrafterUNet, sample: Tensor, timestep: int, motion: Tensor, contexts: PassContexts
+) -> dict[str, Tensor]:
+    """Send one step's passes through the UNet.
+
+    Args:
+        sample: (b, 8, f, h, w), noisy and image latents.
+        motion: (b,).
+
+    Returns:
+        The prediction of each pass, (b, 4, f, h, w).
+    """
+    times = len(contexts.names) // len(contexts.groups)
+    rows = sample.repeat(times, 1, 1, 1, 1)
+    timesteps = torch.full((rows.shape[0],), timestep, device=sample.device)
+    outputs: Sequence[Tensor] = [
+        unet(rows, timesteps, motion=motion.repeat(times), context=context) for context in contexts.groups
+    ]
+    return dict(zip(contexts.names, torch.cat(list(outputs)).chunk(len(contexts.names)), strict=True))

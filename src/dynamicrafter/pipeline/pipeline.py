@@ -1,0 +1,500 @@
+"""`DynamiCrafterPipeline`: text, picture and noise in, frames out, with a public method for every step.
+
+1. encode_prompt          prompts                → text context (b, 77, c)
+2. encode_image           pixels                 → image context (b, f, m, c)
+3. encode_image_latents   pixels                 → latents of the picture (b, 4, h, w)
+   place_image_latents    those                  → what each frame is conditioned on (b, 4, f, h, w)
+4. prepare_latents        generators             → noise (b, 4, f, h, w)
+5. prepare_contexts       1 and 2                → keys and values for each guidance pass
+6. denoise                all of these           → clean latents (b, 4, f, h, w)
+7. decode_latents         those                  → frames (b, 3, f, 8h, 8w)
+"""
+
+# No `from __future__ import annotations`: diffusers checks components against the annotations of __init__ as objects.
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from einops import repeat
+from torch import Generator, Tensor
+from transformers import CLIPTextModel, CLIPVisionModel
+
+from dynamicrafter.architectures import CLIP_PIXELS
+from dynamicrafter.errors import InputError
+from dynamicrafter.guidance import PassPlan, combine, plan_passes
+from dynamicrafter.hub import resolve
+from dynamicrafter.media.clip_pixels import clip_pixels
+from dynamicrafter.media.framing import Fit
+from dynamicrafter.models.projector import ImageProjector
+from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
+from dynamicrafter.pipeline.inputs import (
+    OUTPUT_TYPES,
+    OutputType,
+    Pictures,
+    as_motion,
+    as_pixels,
+    as_prompts,
+    check_choice,
+    check_frames,
+    check_size,
+    count_videos,
+)
+from dynamicrafter.pipeline.loading import SEEDED, file_components, seeded_components
+from dynamicrafter.pipeline.memory import passes_fit_together
+from dynamicrafter.pipeline.outputs import Frames, convert_frames
+from dynamicrafter.pipeline.passes import PassContexts, project_passes, run_passes
+from dynamicrafter.presets import NUM_FRAMES, Preset, preset_from_dict
+from dynamicrafter.randomness import draw
+from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+from dynamicrafter.text.tokenizer import tokenize
+
+logger = logging.getLogger(__name__)
+
+Generators = Generator | Sequence[Generator] | None
+Batching = Literal["auto", "together", "separate"]
+BATCHINGS: tuple[Batching, ...] = ("auto", "together", "separate")
+
+
+@dataclass
+class DynamiCrafterPipelineOutput(BaseOutput):
+    """`frames`: see `output_type` of the call."""
+
+    frames: Frames
+
+
+class DynamiCrafterPipeline(DiffusionPipeline):
+    """Animates pictures, or fills the time between two (arXiv:2310.12190).
+
+    Args:
+        vae: autoencoder with encode and decode.
+        text_encoder, image_encoder: CLIP's towers; the text tower without its last layer.
+        image_projector: image tokens to context tokens for each frame.
+        unet: the denoiser.
+        scheduler: noise schedule and sampler.
+        preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields.
+    """
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->image_projector->unet->vae"
+    _callback_tensor_inputs = ("latents",)
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        image_encoder: CLIPVisionModel,
+        image_projector: ImageProjector,
+        unet: DynamiCrafterUNet,
+        scheduler: DynamiCrafterScheduler,
+        preset: dict | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            image_encoder=image_encoder,
+            image_projector=image_projector,
+            unet=unet,
+            scheduler=scheduler,
+        )
+        self.register_to_config(preset=preset)
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, download: bool = False, **options: Any) -> "DynamiCrafterPipeline":
+        """Load a model by any of its names; nothing is downloaded unasked.
+
+        Args:
+            name: a preset ("512"), a folder that `save_pretrained` wrote, a checkpoint file, a repository of either on
+                the hub, or "seeded:tiny" and the like.
+            download: fetch what is not on this machine.
+            options: for a folder diffusers' own (`torch_dtype`, …); else those of `from_single_file`.
+
+        Raises:
+            ModelNotFoundError: not on this machine.
+            CheckpointError: unreadable or misfitting weights.
+        """
+        if str(name).startswith(SEEDED):
+            return cls(**seeded_components(str(name), dtype=options.get("torch_dtype")))
+        model = resolve(str(name), download=download)
+        if model.kind == "folder":
+            return super().from_pretrained(str(model.path), **options)
+        return cls.from_single_file(model.path, download=download, **{"preset": model.preset} | options)
+
+    @classmethod
+    def from_single_file(
+        cls,
+        path: str | Path,
+        *,
+        preset: str | None = None,
+        torch_dtype: torch.dtype | dict[str, torch.dtype] | None = None,
+        encoders: str | Path | None = None,
+        download: bool = False,
+    ) -> "DynamiCrafterPipeline":
+        """Load a published, pruned or fine-tuned checkpoint file.
+
+        Args:
+            path: `.ckpt` or `.safetensors`.
+            preset: which released checkpoint it descends from, where the file alone can't tell.
+            torch_dtype: of the parameters; a dictionary goes by component, with an optional "default".
+            encoders: file or folder with CLIP's towers for a file without.
+            download: fetch the towers where they are lacking.
+
+        Raises:
+            CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
+        """
+        components = file_components(Path(path), preset=preset, dtype=torch_dtype, encoders=encoders, download=download)
+        pipeline = cls(**components)
+        pipeline.register_to_config(_name_or_path=str(path))
+        return pipeline
+
+    @property
+    def preset(self) -> Preset:
+        """What the checkpoint was made for: size, motion number, default sampling."""
+        return preset_from_dict(self.config.preset)
+
+    @property
+    def interrupt(self) -> bool:
+        """Set `_interrupt` from a callback to end sampling after the step; what there is gets decoded."""
+        return self._interrupt
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels along one side of a latent."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Pictures,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        last_image: Pictures | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        fit: Fit = "cover",
+        num_frames: int = NUM_FRAMES,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        guidance_rescale: float | None = None,
+        eta: float | None = None,
+        motion: int | Sequence[int] | None = None,
+        num_videos_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        deterministic_image_latents: bool = False,
+        guidance_batching: Batching = "auto",
+        decode_chunk_size: int | None = None,
+        output_type: OutputType = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, int, dict], dict | None] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+    ) -> DynamiCrafterPipelineOutput | tuple[Frames]:
+        """Make videos. What is None comes from the preset.
+
+        Args:
+            image: the picture to animate, or several; see `as_pixels` for types and ranges.
+            prompt: what happens; one for all videos or one each. As many videos are made as there are images or
+                prompts, times `num_videos_per_prompt`.
+            last_image: the picture to end on; given, the clip interpolates from `image` to it.
+            negative_prompt: what to steer away from, in place of the empty prompt.
+            height, width: multiples of 64 pixels.
+            fit: how a picture of another shape fills the frame: cover, contain or stretch.
+            num_frames: 1 to 16.
+            num_inference_steps: 1 to 1000.
+            guidance_scale: how much more the prompt (and, without a scale of its own, the image) weighs than nothing;
+                1 switches guidance and its cost off.
+            image_guidance_scale: the same for the image alone.
+            guidance_rescale: 0 … 1, how far guidance is kept from raising the contrast (arXiv:2305.08891, §3.4).
+            eta: 0 (deterministic) … 1 (as much fresh noise as DDPM).
+            motion: the preset's motion number: a frame stride or frames per second.
+            generator: one for everything, or one for each video, which then depends on neither place nor batch.
+            latents: (b, 4, f, h/8, w/8), noise to start from instead of the generator's.
+            prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts.
+            deterministic_image_latents: condition on the posterior's mean instead of a sample of it.
+            guidance_batching: the passes of a step as one batch ("together"), one after the other ("separate"), or
+                as memory allows; the result differs by rounding only.
+            decode_chunk_size: frames decoded at a time.
+            output_type: "pil" (a list of PIL images for each video), "np" (b, f, h, w, 3) in [0, 1], "pt"
+                (b, f, 3, h, w) in [0, 1], "uint8" (b, f, h, w, 3), or "latent" (b, 4, f, h/8, w/8).
+            callback_on_step_end: called as (pipeline, step, timestep, tensors); may return tensors to go on with.
+
+        Raises:
+            InputError: an argument breaks its rule.
+        """
+        preset = self.preset
+        height, width = height or preset.height, width or preset.width
+        steps = preset.steps if num_inference_steps is None else num_inference_steps
+        check_size(height, width)
+        check_frames(num_frames)
+        check_choice("output_type", output_type, OUTPUT_TYPES)
+        check_choice("guidance_batching", guidance_batching, BATCHINGS)
+        self._check_callback_inputs(callback_on_step_end_tensor_inputs)
+        guidance = preset.guidance if guidance_scale is None else guidance_scale
+        rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
+        plan = plan_passes(guidance, image_guidance_scale, rescale=rescale)
+        self.scheduler.set_timesteps(steps)
+        self._interrupt = False
+
+        first = as_pixels(image, height=height, width=width, fit=fit)
+        last = (
+            None
+            if last_image is None
+            else as_pixels(last_image, height=height, width=width, fit=fit, name="last_image")
+        )
+        count = count_videos(first, last, prompt, prompt_embeds)
+        videos = count * num_videos_per_prompt
+        motions = as_motion(preset.motion.default if motion is None else motion, count=videos)
+
+        def each(tensor: Tensor) -> Tensor:
+            """One row for every video, several videos of one prompt side by side."""
+            whole = tensor.expand(count, *tensor.shape[1:]) if tensor.shape[0] == 1 else tensor
+            return whole.repeat_interleave(num_videos_per_prompt, dim=0)
+
+        noise = self.prepare_latents(videos, num_frames, height, width, generator, latents)
+        first_latents = self.encode_image_latents(each(first), generator, deterministic=deterministic_image_latents)
+        last_latents = None
+        if last is not None:
+            last_latents = self.encode_image_latents(each(last), generator, deterministic=deterministic_image_latents)
+        image_latents = self.place_image_latents(first_latents, last_latents, num_frames)
+        contexts = self.prepare_contexts(
+            plan.passes,
+            text=each(self._embeds(prompt, prompt_embeds, count, "prompt")),
+            negative_text=lambda: each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")),
+            image=each(self.encode_image(first, num_frames)),
+            batching=guidance_batching,
+            latent_size=tuple(noise.shape[3:]),
+        )
+        clean = self.denoise(
+            noise,
+            image_latents,
+            contexts,
+            plan,
+            motion=motions,
+            eta=preset.eta if eta is None else eta,
+            generator=generator,
+            on_step_end=callback_on_step_end,
+            tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        frames: Frames = clean
+        if output_type != "latent":
+            frames = convert_frames(self.decode_latents(clean, chunk_size=decode_chunk_size), output_type)
+        self.maybe_free_model_hooks()
+        return DynamiCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
+        """Text context of prompts, (b, 77, c); what exceeds 75 tokens is cut, with a warning that shows it."""
+        tokens = tokenize(prompts)
+        for rest in tokens.cut:
+            if rest is not None:
+                logger.warning("The prompt is longer than 75 tokens; this part is not read: %s", rest)
+        return self.text_encoder(tokens.ids.to(self._execution_device)).last_hidden_state
+
+    @torch.no_grad()
+    def encode_image(self, pixels: Tensor, num_frames: int = NUM_FRAMES) -> Tensor:
+        """Image context of pictures (b, 3, h, w) in [-1, 1]: (b, f, m, c), m tokens for each frame."""
+        inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
+        tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
+        return self.image_projector(tokens.to(self.image_projector.dtype), num_frames)
+
+    @torch.no_grad()
+    def encode_image_latents(
+        self,
+        pixels: Tensor,
+        generator: Generators = None,
+        *,
+        noise: Tensor | None = None,
+        deterministic: bool = False,
+    ) -> Tensor:
+        """Latents of pictures, a sample of the autoencoder's posterior.
+
+        Args:
+            pixels: (b, 3, h, w) in [-1, 1].
+            generator: draws the sample's noise, unless `noise` (b, 4, h/8, w/8) is given.
+            deterministic: the posterior's mean, with no noise.
+
+        Returns:
+            (b, 4, h/8, w/8), float32, scaled as the UNet expects.
+        """
+        pixels = pixels.to(self._execution_device)
+        if deterministic:
+            return encode_pictures(self.vae, pixels, None)
+        factor = self.vae_scale_factor
+        shape = (len(pixels), self.vae.config.latent_channels, pixels.shape[2] // factor, pixels.shape[3] // factor)
+        return encode_pictures(self.vae, pixels, draw(shape, generator) if noise is None else noise)
+
+    def place_image_latents(self, first: Tensor, last: Tensor | None, num_frames: int) -> Tensor:
+        """What each frame is conditioned on, (b, 4, f, h, w).
+
+        Args:
+            first: (b, 4, h, w); alone, it stands on every frame.
+            last: (b, 4, h, w); given, only the first and the last frame are conditioned, each on its own picture.
+        """
+        if last is None:
+            return repeat(first, "b c h w -> b c f h w", f=num_frames)
+        placed = first.new_zeros(*first.shape[:2], num_frames, *first.shape[2:])
+        placed[:, :, 0] = first
+        placed[:, :, -1] = last
+        return placed
+
+    def prepare_latents(
+        self,
+        count: int,
+        num_frames: int,
+        height: int,
+        width: int,
+        generator: Generators = None,
+        latents: Tensor | None = None,
+    ) -> Tensor:
+        """Noise to start from, (b, 4, f, h/8, w/8), float32; `latents` are checked and used where given.
+
+        Raises:
+            InputError: latents of another shape.
+        """
+        factor = self.vae_scale_factor
+        shape = (count, self.unet.config.out_channels, num_frames, height // factor, width // factor)
+        if latents is None:
+            latents = draw(shape, generator)
+        elif tuple(latents.shape) != shape:
+            raise InputError(f"latents must have the shape {shape}, got {tuple(latents.shape)}.")
+        return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
+
+    @torch.no_grad()
+    def prepare_contexts(
+        self,
+        passes: Sequence[str],
+        *,
+        text: Tensor,
+        negative_text: Callable[[], Tensor],
+        image: Tensor,
+        batching: Batching = "auto",
+        latent_size: tuple[int, int],
+    ) -> PassContexts:
+        """Keys and values of every pass, constant over the run.
+
+        Args:
+            passes: of the guidance plan: "conditional", "image" (picture without prompt), "unconditional".
+            text, image: context of prompt (b, 77, c) and picture (b, f, m, c).
+            negative_text: makes the context of the empty or negative prompt; called only where a pass needs it.
+            batching, latent_size: as in `__call__`; decide whether the passes go through the UNet as one batch.
+        """
+        count, num_frames = image.shape[:2]
+        sources: dict[str, tuple[Tensor, Tensor]] = {}
+        empty = negative_text() if set(passes) != {"conditional"} else text
+        for name in passes:
+            match name:
+                case "conditional":
+                    sources[name] = (text, image)
+                case "image":
+                    sources[name] = (empty, image)
+                case _:
+                    grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
+                    sources[name] = (empty, self.encode_image(grey, num_frames).expand_as(image))
+        together = batching == "together" or (
+            batching == "auto"
+            and passes_fit_together(
+                self.unet,
+                self._execution_device,
+                batch=count * len(passes),
+                num_frames=num_frames,
+                height=latent_size[0],
+                width=latent_size[1],
+            )
+        )
+        sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
+        return project_passes(self.unet, sources, together=together)
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        latents: Tensor,
+        image_latents: Tensor,
+        contexts: PassContexts,
+        plan: PassPlan,
+        *,
+        motion: Tensor,
+        eta: float,
+        generator: Generators = None,
+        step_noise: Sequence[Tensor] | None = None,
+        on_step_end: Callable[[Any, int, int, dict], dict | None] | None = None,
+        tensor_inputs: Sequence[str] = ("latents",),
+    ) -> Tensor:
+        """Walk the scheduler's timesteps from noise to clean latents.
+
+        Args:
+            latents, image_latents: (b, 4, f, h, w), float32.
+            contexts, plan: the guidance passes, as `prepare_contexts` and `plan_passes` give them.
+            motion: (b,).
+            step_noise: for each step (b, 4, f, h, w), instead of the generator's.
+            on_step_end, tensor_inputs: as in `__call__`.
+
+        Returns:
+            (b, 4, f, h, w), float32.
+        """
+        motion = motion.to(latents.device)
+        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
+            for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
+                sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
+                try:
+                    outputs = run_passes(self.unet, sample, timestep, motion, contexts)
+                except torch.OutOfMemoryError:
+                    if len(contexts.groups) == len(contexts.names):
+                        raise
+                    logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
+                    contexts = contexts.separate()
+                    outputs = run_passes(self.unet, sample, timestep, motion, contexts)
+                guided = combine({name: output.float() for name, output in outputs.items()}, plan)
+                latents = self.scheduler.step(
+                    guided,
+                    timestep,
+                    latents,
+                    eta=eta,
+                    noise=None if step_noise is None else step_noise[index],
+                    generator=generator,
+                ).prev_sample
+                if on_step_end is not None:
+                    tensors = {"latents": latents}
+                    changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
+                    latents = (changed or {}).get("latents", latents)
+                bar.update()
+                if self._interrupt:
+                    break
+        return latents
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
+        """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
+
+        Args:
+            chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
+        """
+        return decode_frames(self.vae, latents.to(self._execution_device), chunk_size=chunk_size or 1)
+
+    def _embeds(self, prompt: str | Sequence[str] | None, embeds: Tensor | None, count: int, name: str) -> Tensor:
+        """Text context from embeddings where they are given, else from prompts."""
+        if embeds is None:
+            return self.encode_prompt(as_prompts(prompt, count=count, name=name))
+        if prompt is not None:
+            raise InputError(f"{name} and {name}_embeds exclude each other; leave one out.")
+        if embeds.ndim != 3 or embeds.shape[0] not in (1, count):
+            raise InputError(f"{name}_embeds must be (1 or {count}, 77, c), got {tuple(embeds.shape)}.")
+        return embeds.to(self._execution_device)
+
+    def _check_callback_inputs(self, names: Sequence[str]) -> None:
+        unknown = set(names) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise InputError(
+                f"callback_on_step_end_tensor_inputs may name {', '.join(self._callback_tensor_inputs)}, "
+                f"got {', '.join(sorted(unknown))}."
+            )
