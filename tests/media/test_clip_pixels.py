@@ -1,11 +1,11 @@
 import pytest
 import torch
-from goldens import MODULE_TOLERANCE, TINY, load, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.clip_pixels import CLIP_MEAN, CLIP_STD, clip_pixels
+from goldens import MODULE_TOLERANCE, TINY, load, relative_error
 
 PREPROCESS = load("preprocess")
 SIZES = [name.removeprefix("image.") for name in PREPROCESS if name.startswith("image.")]

@@ -3,13 +3,13 @@ import time
 import numpy as np
 import pytest
 import torch
-from goldens import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.framing import BAR_LEVEL, frame_picture, to_tensor, to_uint8
+from goldens import load
 
 PREPROCESS = load("preprocess")
 CROPS = [name.removeprefix("crop_source.") for name in PREPROCESS if name.startswith("crop_source.")]
@@ -164,7 +164,7 @@ def test_low_precision_video_is_rounded_in_float32():
 def test_video_that_is_not_finite_is_an_error_instead_of_a_black_frame(bad):
     video = torch.zeros(3, 2, 4, 4)
     video[1, 1, 2, 3] = bad
-    with pytest.raises(InputError, match="video must hold finite numbers.*decode in bfloat16 or float32"):
+    with pytest.raises(InputError, match=r"video must hold finite numbers.*decode in bfloat16 or float32"):
         to_uint8(video)
 
 
