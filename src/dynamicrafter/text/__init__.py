@@ -1,0 +1,1 @@
+"""Prompts become token ids. Importable without PyTorch."""
