@@ -1,5 +1,6 @@
 """The networks of the golden files: small, with weights seeded by name, cached for the whole test run."""
 
+from dataclasses import asdict, replace
 from functools import cache
 
 import torch
@@ -7,9 +8,11 @@ from torch import nn
 
 from dynamicrafter.architectures import TINY
 from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import build_empty, fill, key_table
+from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty, fill, key_table
 from dynamicrafter.checkpoints.seeded import SeededTensors
+from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.presets import get_preset
+from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 
 @cache
@@ -24,3 +27,15 @@ def network(component: Component, golden: str) -> nn.Module:
     built = build_empty(component, TINY, preset)
     fill(built, key_table(component, built, TINY, preset), tensors(golden), dtype=torch.float32)
     return built
+
+
+def pipeline(golden: str) -> DynamiCrafterPipeline:
+    """A fresh float32 pipeline over the shared networks; its own scheduler and progress bar off."""
+    preset = replace(get_preset(golden.removeprefix("tiny")), height=64, width=64)
+    made = DynamiCrafterPipeline(
+        **{name: network(name, golden) for name in COMPONENTS},
+        scheduler=DynamiCrafterScheduler.from_preset(preset),
+        preset=asdict(preset),
+    )
+    made.set_progress_bar_config(disable=True)
+    return made

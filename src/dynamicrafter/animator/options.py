@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.media.framing import Fit
 from dynamicrafter.presets import NUM_FRAMES, NUM_TRAIN_TIMESTEPS, SIZE_MULTIPLE, Preset
 from dynamicrafter.randomness import MAX_SEED
 
@@ -18,7 +19,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Mode = Literal["animate", "interpolate", "loop"]
-Fit = Literal["cover", "contain", "stretch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +122,8 @@ class AnimateOptions:
                 raise InputError(
                     f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}."
                 )
-        if self.fit not in ("cover", "contain", "stretch"):
-            raise InputError(f"fit must be one of cover, contain, stretch, got {self.fit!r}.")
+        if self.fit not in get_args(Fit):
+            raise InputError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}.")
 
 
 def _or(value: T | None, default: T) -> T:

@@ -1,10 +1,10 @@
 """The denoiser: a 2-D UNet whose every unit is followed by one along time (arXiv:2310.12190, §3; arXiv:2310.19512).
 
-    text context ─┐            ┌─ image context, its own tokens for every frame
-                  ▼            ▼
-    [noisy latents, image latents] → conv → time → down ×4 → middle → up ×4 → conv → prediction
-                                 ▲
-        embedding of the timestep + embedding of the motion number, the same for every frame
+text context ─┐            ┌─ image context, its own tokens for every frame
+              ▼            ▼
+[noisy latents, image latents] → conv → time → down ×4 → middle → up ×4 → conv → prediction
+                             ▲
+    embedding of the timestep + embedding of the motion number, the same for every frame
 """
 
 from __future__ import annotations

@@ -29,10 +29,16 @@ def check_size(height: int, width: int) -> None:
             raise InputError(f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}.")
 
 
-def check_frames(num_frames: int) -> None:
+def check_frames(num_frames: int, *, least: int) -> None:
     """Raises InputError for a length that the released checkpoints can't make in one go."""
-    if not 1 <= num_frames <= NUM_FRAMES:
-        raise InputError(f"num_frames must be between 1 and {NUM_FRAMES}, got {num_frames}; try {NUM_FRAMES}.")
+    if not least <= num_frames <= NUM_FRAMES:
+        raise InputError(f"num_frames must be between {least} and {NUM_FRAMES}, got {num_frames}; try {NUM_FRAMES}.")
+
+
+def check_at_least_one(name: str, value: int) -> None:
+    """Raises InputError for a count below 1."""
+    if value < 1:
+        raise InputError(f"{name} must be at least 1, got {value}; try 1.")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -68,7 +74,7 @@ def as_pixels(pictures: Pictures, *, height: int, width: int, fit: Fit, name: st
         if isinstance(picture, Tensor):
             rows.append(_from_tensor(picture, height, width, name))
         elif isinstance(picture, Image.Image | np.ndarray):
-            rows.append(to_tensor(frame_picture(read_picture(picture), (height, width), fit))[None])
+            rows.append(to_tensor(frame_picture(read_picture(picture), (height, width), fit=fit))[None])
         else:
             raise InputError(
                 f"{name} must be a PIL image, an array or a tensor, got {type(picture).__name__}; "

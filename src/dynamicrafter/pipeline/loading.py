@@ -29,10 +29,21 @@ def file_components(
         CheckpointError: see `load_file`.
         ModelNotFoundError: encoders are lacking and neither there nor asked for.
     """
+    towers = encoders_for(path, encoders, download=download)
+    return _components(load_file(path, preset=preset, dtype=dtype, encoders=towers))
+
+
+def encoders_for(path: Path, encoders: str | Path | None, *, download: bool) -> Path | None:
+    """Where the encoders are that a checkpoint file lacks; None for one that has them.
+
+    Raises:
+        CheckpointError: the file is no checkpoint.
+        ModelNotFoundError: encoders are lacking and neither there nor asked for.
+    """
     with open_tensors(path) as source:
-        lacking = missing_encoders(source)
-    tower = find_encoders(None if encoders is None else str(encoders), download=download) if lacking else None
-    return _components(load_file(path, preset=preset, dtype=dtype, encoders=tower))
+        if not missing_encoders(source):
+            return None
+    return find_encoders(None if encoders is None else str(encoders), download=download)
 
 
 def seeded_components(name: str, *, dtype: Dtypes) -> dict[str, Any]:

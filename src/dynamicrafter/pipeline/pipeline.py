@@ -41,6 +41,7 @@ from dynamicrafter.pipeline.inputs import (
     as_motion,
     as_pixels,
     as_prompts,
+    check_at_least_one,
     check_choice,
     check_frames,
     check_size,
@@ -233,10 +234,13 @@ class DynamiCrafterPipeline(DiffusionPipeline):
             InputError: an argument breaks its rule.
         """
         preset = self.preset
-        height, width = height or preset.height, width or preset.width
+        height = preset.height if height is None else height
+        width = preset.width if width is None else width
         steps = preset.steps if num_inference_steps is None else num_inference_steps
         check_size(height, width)
-        check_frames(num_frames)
+        check_frames(num_frames, least=1 if last_image is None else 2)
+        check_at_least_one("num_videos_per_prompt", num_videos_per_prompt)
+        check_at_least_one("decode_chunk_size", 1 if decode_chunk_size is None else decode_chunk_size)
         check_choice("output_type", output_type, OUTPUT_TYPES)
         check_choice("guidance_batching", guidance_batching, BATCHINGS)
         self._check_callback_inputs(callback_on_step_end_tensor_inputs)

@@ -1,0 +1,1 @@
+"""Training: the objective, as published. Loop and recipes build on it."""

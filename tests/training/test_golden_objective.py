@@ -1,0 +1,50 @@
+"""Training loss and gradients against the published implementation."""
+
+import pytest
+import torch
+
+from dynamicrafter.presets import get_preset
+from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+from dynamicrafter.training.objective import denoising_loss
+from goldens import TINY, load
+from tiny import network
+
+LOSS_TOLERANCE = 1e-6
+GRADIENT_TOLERANCE = 2e-6
+
+
+def gradient_norm(module):
+    norms = [p.grad.double().norm() for p in module.parameters() if p.grad is not None]
+    return torch.stack(norms).norm().item()
+
+
+@pytest.mark.parametrize("timestep", [20, 250, 750, 999])
+@pytest.mark.parametrize("golden", TINY)
+def test_loss_and_gradient_norms_equal_the_published_ones(golden, timestep):
+    want, given = load(f"{golden}.training"), load(f"{golden}.conditioning")
+    unet, projector = network("unet", golden), network("image_projector", golden)
+    scheduler = DynamiCrafterScheduler.from_preset(get_preset(golden.removeprefix("tiny")))
+    latents = want["z0"]
+    for module in (unet, projector):
+        module.requires_grad_(True)
+    try:
+        loss = denoising_loss(
+            unet,
+            scheduler,
+            latents,
+            noise=want[f"noise.t{timestep}"],
+            timesteps=torch.tensor([timestep]),
+            image_latents=latents[:, :, 2:3].expand_as(latents),
+            text_context=given["text_embedding"],
+            image_context=projector(given["image_tokens"]),
+        )
+        assert loss.shape == (1,)
+        loss.mean().backward()
+        assert loss.item() == pytest.approx(want[f"loss.t{timestep}"].item(), rel=LOSS_TOLERANCE)
+        for name, module in (("unet", unet), ("resampler", projector)):
+            expected = want[f"grad_norm.{name}.t{timestep}"].item()
+            assert gradient_norm(module) == pytest.approx(expected, rel=GRADIENT_TOLERANCE), name
+    finally:
+        for module in (unet, projector):
+            module.zero_grad(set_to_none=True)
+            module.requires_grad_(False)
