@@ -110,7 +110,8 @@ def random_unet(device: torch.device, dtype: torch.dtype) -> DynamiCrafterUNet:
     torch.manual_seed(0)
     for parameter in unet.parameters():
         nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else nn.init.ones_(parameter)
-    return unet
+    # As the pipeline has it: convolutions work in channels-last memory, and would re-lay their weights in every call.
+    return unet.to(memory_format=torch.channels_last)
 
 
 def make_inputs(unet: DynamiCrafterUNet, *, batch: int, frames: int, size: tuple[int, int]) -> dict[str, object]:

@@ -11,10 +11,13 @@ from typing import NamedTuple
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.models.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
+
+# From 32 MiB, glibc returns freed memory to the system, and the next tensor pays a page fault for every 4 KiB.
+_INNER_BYTES = 24 * 2**20
 
 
 class ContextKeysValues(NamedTuple):
@@ -112,6 +115,15 @@ class GatedFeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, c) in and out."""
+        if is_grad_enabled():
+            return self._gated(tokens)
+        # Tokens don't depend on one another, and the eight times wider inside is the UNet's largest tensor: in parts it
+        # stays small at any frame size. Training keeps every part for the backward pass, and so would gain nothing.
+        rows = tokens.flatten(0, -2)
+        num_rows = max(1, _INNER_BYTES // (8 * rows.shape[1] * rows.element_size()))
+        return torch.cat([self._gated(part) for part in rows.split(num_rows)]).view(tokens.shape)
+
+    def _gated(self, tokens: Tensor) -> Tensor:
         value, gate = self.proj_in(tokens).chunk(2, dim=-1)
         return self.proj_out(value * F.gelu(gate))
 
