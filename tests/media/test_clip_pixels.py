@@ -27,7 +27,7 @@ def test_an_enlarged_picture_equals_the_golden_one(name):
     assert relative_error(clip_pixels(golden["image"]), golden["clip_pixels"]) < MODULE_TOLERANCE
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     height=st.integers(1, 60),
     width=st.integers(1, 60),

@@ -157,7 +157,7 @@ def _eight_bit_grey(image: Image.Image, name: str) -> Image.Image:
 
 def _over_white(image: Image.Image, name: str) -> Image.Image:
     rgba = image.convert("RGBA")
-    if rgba.getextrema()[3] == (255, 255):
+    if rgba.getchannel("A").getextrema() == (255, 255):
         return rgba.convert("RGB")
     _log.warning("%s has transparent parts; they are laid over white.", name)
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
