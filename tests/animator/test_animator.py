@@ -1,0 +1,200 @@
+"""The animator: pictures and prompts in, clips out, each reproducible from what it carries."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dynamicrafter import AnimateOptions, Animator, Clip
+from dynamicrafter.animator.animator import Shot, picture_hash
+from dynamicrafter.animator.devices import choose_device, choose_dtype
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.video import read_clip, read_metadata
+from tiny import pipeline
+
+QUICK = AnimateOptions(steps=2)
+
+
+@pytest.fixture(scope="module")
+def animator():
+    return Animator(pipeline("tiny512"), model="seeded:tiny")
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 255, (70, 90, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+def decibels(one, two):
+    error = np.square(one.astype(float) - two.astype(float)).mean()
+    return np.inf if error == 0 else 10 * np.log10(255**2 / error)
+
+
+def test_a_clip_holds_uint8_frames_and_all_that_it_was_made_from(animator, pictures):
+    clip = animator.animate(pictures[0], "waves", options=QUICK, seed=5)
+    assert isinstance(clip, Clip)
+    assert clip.frames.shape == (16, 64, 64, 3)
+    assert clip.frames.dtype == np.uint8
+    assert clip.fps == Fraction(8)
+    kept = clip.metadata
+    assert kept["mode"] == "animate"
+    assert kept["prompt"] == "waves"
+    assert kept["model"]["name"] == "seeded:tiny"
+    assert kept["model"]["preset"] == "512"
+    assert kept["pictures"][0]["sha256"] == picture_hash(pictures[0])
+    assert kept["options"] == QUICK.as_dict() | {
+        "seed": 5,
+        "guidance": 7.5,
+        "guidance_rescale": 0.7,
+        "eta": 1.0,
+        "motion": 24,
+        "size": (64, 64),
+    }
+
+
+def test_metadata_make_the_same_clip_again(animator, pictures, tmp_path):
+    clip = animator.animate(pictures[0], "waves", options=QUICK, seed=5, motion=20, frames=4)
+    path = clip.save(tmp_path / "clip.mp4")
+    kept = read_metadata(path)
+    options = AnimateOptions.from_dict(kept["options"])
+    again = animator.animate(pictures[0], kept["prompt"], options=options)
+    assert np.array_equal(again.frames, clip.frames)
+
+
+def test_interpolation_ends_and_loops_are_conditioned_on_their_pictures(animator, pictures):
+    first, last = pictures[:2]
+    between = animator.interpolate(first, last, "morph", options=QUICK)
+    assert between.frames.shape[0] == 16
+    assert len(between.metadata["pictures"]) == 2
+    other = animator.interpolate(first, pictures[2], "morph", options=QUICK)
+    assert not np.array_equal(between.frames, other.frames)
+    loop = animator.loop(first, "morph", options=QUICK)
+    same = animator.interpolate(first, first, "morph", options=QUICK)
+    assert np.array_equal(loop.frames, same.frames[:-1])
+
+
+def test_a_clip_is_the_same_in_a_batch_of_three(animator, pictures):
+    def shot(index):
+        return Shot(
+            image=pictures[index], prompt=f"prompt {index}", options=replace(QUICK, seed=index, motion=20 + index)
+        )
+
+    alone = [animator.run([shot(index)])[0] for index in range(3)]
+    together = animator.run([shot(2), shot(0), shot(1)])
+    for clip, index in zip(together, (2, 0, 1), strict=True):
+        assert decibels(clip.frames, alone[index].frames) >= 50
+        assert clip.metadata == alone[index].metadata
+
+
+def test_samples_and_items_draw_from_their_own_streams(animator, pictures):
+    def made(**settings):
+        return animator.animate(pictures[0], "waves", options=QUICK, **settings).frames.tobytes()
+
+    assert len({made(), made(sample=1), made(sample=2), made(item="job 7"), made(seed=9)}) == 5
+    assert made(item="job 7", sample=1) == made(item="job 7", sample=1)
+
+
+def test_the_pipeline_with_the_plain_seed_makes_the_same_clip(animator, pictures):
+    clip = animator.animate(pictures[0], "waves", options=QUICK, seed=11)
+    output = animator.pipeline(
+        pictures[0],
+        "waves",
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(11),
+        output_type="uint8",
+    )
+    assert np.array_equal(output.frames[0], clip.frames)
+
+
+def test_progress_counts_every_step(animator, pictures):
+    seen = []
+    animator.run([Shot(image=pictures[0], options=QUICK)], on_step=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_a_clip_saves_itself_and_can_change_its_pace(animator, pictures, tmp_path):
+    clip = animator.animate(pictures[0], "waves", options=QUICK, frames=3)
+    path = clip.save(tmp_path / "clip.mp4", fps="24000/1001")
+    frames, fps = read_clip(path)
+    assert frames.shape == (3, 64, 64, 3)
+    assert fps == Fraction(24000, 1001)
+
+
+def test_motion_outside_the_tuned_range_warns(animator, pictures, caplog):
+    animator.animate(pictures[0], options=QUICK, motion=60)
+    assert "motion 60 is outside the range that preset 512 was tuned for, 15 to 30" in caplog.text
+
+
+def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures, caplog):
+    animator.loop(pictures[0], options=QUICK)
+    assert "preset 512 was not trained to interpolate" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps must be between 1 and 1000, got 0"),
+        ({"steps": 2.5}, "steps must be of type int, got 2.5"),
+        ({"seed": -1}, "seed must be between 0 and"),
+        ({"frames": 17}, "frames must be between 1 and 16, got 17"),
+        ({"eta": 1.5}, "eta must be between 0 and 1, got 1.5"),
+        ({"guidance": float("nan")}, "guidance must be between 0 and 100, got nan"),
+        ({"guidance_rescale": -0.1}, "guidance_rescale must be between 0 and 1"),
+        ({"motion": 0}, "motion must be between 1 and 1000, got 0"),
+        ({"size": (320, 500)}, "width must be a positive multiple of 64 pixels, got 500; try 512"),
+        ({"size": (0, 64)}, "height must be a positive multiple of 64 pixels, got 0; try 64"),
+        ({"size": 64}, "size must be a height and a width in pixels, got 64"),
+        ({"fit": "crop"}, "fit must be one of cover, contain, stretch, got 'crop'"),
+        ({"negative": None}, "negative must be of type str, got None"),
+        ({"stepps": 3}, "unknown options stepps; known are"),
+    ],
+)
+def test_options_that_break_a_rule_are_refused_in_one_line(animator, pictures, settings, message):
+    with pytest.raises(InputError, match=message) as caught:
+        animator.animate(pictures[0], "waves", **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_interpolation_needs_two_frames_and_a_last_picture(animator, pictures):
+    with pytest.raises(InputError, match="frames must be between 2 and 16, got 1"):
+        animator.interpolate(pictures[0], pictures[1], frames=1)
+    with pytest.raises(InputError, match="last_image must be given"):
+        animator.run([Shot(image=pictures[0], mode="interpolate", options=QUICK)])
+
+
+def test_shots_that_differ_in_what_a_batch_shares_are_refused(animator, pictures):
+    shots = [Shot(image=pictures[0], options=replace(QUICK, steps=steps)) for steps in (2, 3)]
+    with pytest.raises(InputError, match="shots of one batch must have the same steps, got 2, 3"):
+        animator.run(shots)
+    with pytest.raises(InputError, match="must have the same mode, got animate, loop"):
+        animator.run([Shot(image=pictures[0], options=QUICK), Shot(image=pictures[0], mode="loop", options=QUICK)])
+    with pytest.raises(InputError, match="at least one shot"):
+        animator.run([])
+
+
+def test_metadata_from_strangers_are_checked():
+    with pytest.raises(InputError, match="unknown options colour"):
+        AnimateOptions.from_dict({"colour": 3})
+    with pytest.raises(InputError, match="frames must be of type int, got 'many'"):
+        AnimateOptions.from_dict({"frames": "many"})
+    assert AnimateOptions.from_dict({"size": [64, 128]}).size == (64, 128)
+
+
+def test_devices_and_dtypes_are_checked():
+    assert choose_device("cpu").type == "cpu"
+    with pytest.raises(InputError, match="device must be cpu, cuda, cuda:N or mps, got 'gpu'"):
+        choose_device("gpu")
+    with pytest.raises(InputError, match="device cuda:7 is not on this machine"):
+        choose_device("cuda:7")
+    assert choose_dtype("float16", torch.device("cpu")) is torch.float16
+    with pytest.raises(InputError, match="dtype must be one of float32, bfloat16, float16, got 'half'"):
+        choose_dtype("half", torch.device("cpu"))
+
+
+def test_seeded_names_are_checked():
+    with pytest.raises(InputError, match="seeded:256, seeded:512, seeded:1024, seeded:interp, seeded:tiny"):
+        Animator.from_pretrained("seeded:2048")
