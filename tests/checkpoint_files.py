@@ -3,18 +3,29 @@
 import json
 import math
 import os
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 import goldens
+from dynamicrafter.checkpoints.files import open_tensors
+from dynamicrafter.errors import CheckpointError
 
+SMALL: dict[str, Tensor] = {
+    "betas": torch.linspace(0, 1, 7),
+    "model.diffusion_model.out.2.weight": torch.arange(24.0).reshape(2, 3, 2, 2),
+    "half": torch.full((3,), 0.5, dtype=torch.bfloat16),
+    "count": torch.tensor(5),
+    "nothing": torch.zeros(0, 4),
+}
 LIGHTNING_EXTRAS = {
     "epoch": 3,
     "global_step": 9000,
@@ -93,3 +104,31 @@ def repack(source: Path, target: Path, change: Callable[[str, bytes], bytes] | N
             content = old.read(entry)
             new.writestr(entry.filename, change(entry.filename, content) if change else content)
     return target
+
+
+def refusal(path: Path) -> str:
+    """The message with which a file is refused, checked to be one printable line that names the file."""
+    with pytest.raises(CheckpointError) as caught:
+        open_tensors(path)
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert message.endswith(".")
+    assert message.isprintable(), "more than one line, or control characters"
+    return message
+
+
+def file_with(tmp_path: Path, content: bytes | bytearray, name: str = "model.ckpt") -> Path:
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+def pickled_file(tmp_path: Path, content: Any, *, legacy: bool = False, **options: Any) -> Path:
+    path = tmp_path / "model.ckpt"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy, **options)
+    return path
+
+
+def word(letters: bytes) -> bytes:
+    """How protocol 2 writes a word."""
+    return b"X" + struct.pack("<I", len(letters)) + letters

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Layout = Literal["lightning", "deepspeed", "flat", "safetensors"]
 
 # The safetensors format's names for torch's.
-_DTYPES = {
+DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
     "I8": "int8",
@@ -195,10 +195,10 @@ def _open_safetensors(path: Path) -> TensorFile:
         handle = safe_open(path, framework="pt")
     except (SafetensorError, OSError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({printable(str(error))}); download it again.") from error
-    strange = sorted({entry["dtype"] for entry in header.values()} - _DTYPES.keys())
+    strange = sorted({entry["dtype"] for entry in header.values()} - DTYPES.keys())
     if strange:
         raise CheckpointError(f"{path} holds numbers of type {printable(strange[0])}, which is not read here.")
-    infos = {key: TensorInfo(tuple(entry["shape"]), _DTYPES[entry["dtype"]]) for key, entry in header.items()}
+    infos = {key: TensorInfo(tuple(entry["shape"]), DTYPES[entry["dtype"]]) for key, entry in header.items()}
     return TensorFile(path, "safetensors", infos=infos, read=handle.get_tensor)
 
 

@@ -99,7 +99,7 @@ def _size_of_file(path: Path) -> int:
     if not path.is_file():
         raise CheckpointError(f"{path} is neither a file nor a folder; name a weights file.")
     if path.suffix.lower() in _UNFINISHED:
-        raise CheckpointError(f"{path} is an unfinished download; run the download again, which resumes it.")
+        raise CheckpointError(f"{path} is an unfinished download; run the download again.")
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes); download it again.")
