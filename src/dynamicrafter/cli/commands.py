@@ -1,0 +1,149 @@
+"""The sub-commands that make and fetch things, as dataclasses whose fields are their arguments and flags.
+
+Importable without torch, so that help appears at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, arg
+
+from dynamicrafter.animator.options import AnimateOptions, Mode
+from dynamicrafter.cli.parsing import PICTURE, SIZE
+from dynamicrafter.cli.recipe import Recipe
+
+Switch = FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipFlags(AnimateOptions):
+    """The options of a clip; here only what reads differently on a command line."""
+
+    image_guidance: Annotated[float | None, arg(help_behavior_hint="(default: none)")] = None
+    size: Annotated[
+        tuple[int, int] | None,
+        SIZE,
+        arg(help="Frame width and height in pixels, multiples of 64, such as 1024x576."),
+    ] = None
+    negative: Annotated[str, arg(metavar="TEXT", help_behavior_hint="(default: nothing)")] = ""
+    deterministic: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFlags:
+    """What makes the clip, and on what."""
+
+    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best on this machine)")] = None
+    """A preset (256, 512, 1024, interp), a folder, a file or a repository on the hub; or seeded:tiny, which needs no
+    weights and makes noise."""
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Which preset a file descends from, where its keys don't tell."""
+    encoders: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
+    """File or folder with CLIP's encoders, for a pruned file without them."""
+    device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best there is)")] = None
+    """cpu, cuda, cuda:N or mps."""
+    dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: what suits the device)")] = None
+    """Number format: float32, bfloat16 or float16."""
+    download: Annotated[Switch, arg(help_behavior_hint="")] = False
+    """Fetch what is not on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFlags:
+    """Where the clip goes, and in what form."""
+
+    output: Annotated[
+        Path | None,
+        arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: named after the picture, replaces nothing)"),
+    ] = None
+    """File to write or replace; its extension chooses mp4, webm, gif, webp or npy; without one, a folder of PNGs."""
+    format: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: by the extension)")] = None
+    """mp4, webm, gif, webp, npy or png, whatever the extension."""
+    fps: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 8)")] = None
+    """Frames per second at which the clip plays, such as 12 or 24000/1001."""
+    crf: Annotated[int | None, arg(help_behavior_hint="(default: the encoder's)")] = None
+    """Quality of mp4 and webm: smaller is better and larger."""
+    samples: int = 1
+    """How many takes to make, one after the other: FILE, FILE-2, FILE-3, …"""
+    like: Annotated[Path | None, arg(metavar="CLIP", help_behavior_hint="")] = None
+    """Repeat an earlier clip from what its file says; pictures, prompt and flags that are given go first."""
+    quiet: Annotated[Switch, arg(aliases=["-q"], help_behavior_hint="")] = False
+    """Say nothing but warnings, errors and the result's path."""
+
+
+Picture = Annotated[Positional[Path | None], PICTURE]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePicture:
+    image: Annotated[Picture, arg(metavar="IMAGE", help_behavior_hint="")] = None
+    """The picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoPictures:
+    first: Annotated[Picture, arg(metavar="FIRST", help_behavior_hint="")] = None
+    """The picture to begin with."""
+    last: Annotated[Picture, arg(metavar="LAST", help_behavior_hint="")] = None
+    """The picture to end on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeCommand:
+    """What all commands that make a clip share; mixed in before the pictures, whose places come first."""
+
+    mode: ClassVar[Mode]
+    picture_names: ClassVar[tuple[str, ...]] = ("image",)
+    prompt: Annotated[Positional[str], arg(metavar="[PROMPT]", help_behavior_hint="")] = ""
+    """What happens; may be left out."""
+    clip: ClipFlags = field(default_factory=ClipFlags)
+    """How the clip is made."""
+    output: OutputFlags = field(default_factory=OutputFlags)
+    """Where it goes, and in what form."""
+    model: ModelFlags = field(default_factory=ModelFlags)
+    """What makes it, and on what."""
+    recipe: Annotated[Recipe | None, Fixed, Suppress] = None
+
+    @property
+    def pictures(self) -> tuple[Path | None, ...]:
+        return tuple(getattr(self, name) for name in self.picture_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnimateCommand(MakeCommand, OnePicture):
+    """Animate a picture as the prompt says."""
+
+    mode: ClassVar[Mode] = "animate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateCommand(MakeCommand, TwoPictures):
+    """Fill the time between two pictures."""
+
+    mode: ClassVar[Mode] = "interpolate"
+    picture_names: ClassVar[tuple[str, ...]] = ("first", "last")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopCommand(MakeCommand, OnePicture):
+    """Animate a picture so that the end runs into the beginning."""
+
+    mode: ClassVar[Mode] = "loop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadCommand:
+    """Fetch a model's weights from the Hugging Face hub; an interrupted download goes on where it stopped."""
+
+    preset: Annotated[Positional[str], arg(metavar="PRESET", help_behavior_hint="")]
+    """256, 512, 1024 or interp."""
+    pruned: Annotated[Switch, arg(help_behavior_hint="")] = False
+    """Take a smaller copy in half precision (about half of 10.4 GB) instead of the published file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsCommand:
+    """List the models on this machine."""

@@ -1,0 +1,117 @@
+"""`--like CLIP`: the arguments of an earlier clip, from the metadata in its file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from dynamicrafter import __version__
+from dynamicrafter.cli.commands import ClipFlags, MakeCommand, ModelFlags
+from dynamicrafter.cli.recipe import Recipe, StoredPicture, read_recipe
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.media.video import read_metadata
+
+if TYPE_CHECKING:
+    from dynamicrafter.animator.animator import Animator
+
+logger = logging.getLogger(__name__)
+
+Command = TypeVar("Command", bound=MakeCommand)
+
+
+def repeated(given: Command) -> Command:
+    """A command that makes a clip again: its defaults come from the clip's file, its pictures from where they were.
+
+    Args:
+        given: the command as typed, with `--like`; pictures in it stand in for the clip's.
+
+    Raises:
+        InputError: an unreadable clip, one of another mode, or a picture that is gone or was changed.
+    """
+    assert given.output.like is not None
+    recipe = read_recipe(read_metadata(given.output.like), clip=given.output.like)
+    if recipe.mode != given.mode:
+        raise InputError(
+            f"{recipe.clip} was made by `dynamicrafter {recipe.mode}`; repeat it with "
+            f"`dynamicrafter {recipe.mode} --like {recipe.clip}`."
+        )
+    names = given.picture_names
+    if len(recipe.pictures) != len(names):
+        raise InputError(
+            f"{recipe.clip} must name {len(names)} picture(s) to be repeated, it names {len(recipe.pictures)}."
+        )
+    pictures = {
+        name: path if path is not None else find_picture(stored, clip=recipe.clip)
+        for name, path, stored in zip(names, given.pictures, recipe.pictures, strict=True)
+    }
+    return replace(
+        type(given)(),
+        prompt=recipe.prompt,
+        clip=ClipFlags(**recipe.options.as_dict()),
+        model=ModelFlags(
+            model=recipe.model,
+            preset=recipe.preset if _is_file(Path(recipe.model)) else None,
+            device=_device_if_here(recipe.device),
+            dtype=recipe.dtype,
+        ),
+        recipe=recipe,
+        **pictures,
+    )
+
+
+def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
+    """The file of a stored picture, seen from the current folder or from the clip's, if its pixels are the same.
+
+    Raises:
+        InputError: the path wasn't kept, or leads to no picture, or to another one.
+    """
+    from dynamicrafter.animator.animator import picture_hash
+
+    remedy = f"name the picture: dynamicrafter … PICTURE --like {clip}"
+    if stored.path is None:
+        raise InputError(f"{clip} doesn't say where its picture was, which came from a program; {remedy}.")
+    places = [Path(stored.path), clip.parent / stored.path]
+    path = next((place for place in places if _is_file(place)), None)
+    if path is None:
+        raise InputError(f"{clip} was made of {stored.path!r}, which is not there; {remedy}.")
+    if picture_hash(read_picture(path)) != stored.sha256:
+        raise InputError(f"{path} is not the picture that {clip} was made of: its pixels differ; {remedy}.")
+    return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or one with a NUL
+        return False
+
+
+def warn_of_differences(recipe: Recipe, animator: Animator) -> None:
+    """Log what may make a repeated clip differ: other weights, versions, device or number format."""
+    import torch
+
+    pipeline = animator.pipeline
+    for what, then, now in (
+        ("the weights", recipe.model_hash or "unknown", animator.model_hash or "unknown"),
+        ("the program", recipe.generator, f"dynamicrafter {__version__}"),
+        ("torch", recipe.torch, torch.__version__),
+        ("the device", recipe.device, pipeline.device.type),
+        ("the number format", recipe.dtype, str(pipeline.unet.dtype).removeprefix("torch.")),
+    ):
+        if then != now:
+            logger.warning(
+                "%s: %s was %s and is %s now; the clip may come out otherwise.", recipe.clip, what, then, now
+            )
+
+
+def _device_if_here(name: str) -> str | None:
+    from dynamicrafter.animator.devices import choose_device
+
+    try:
+        choose_device(name)
+    except InputError:
+        return None
+    return name

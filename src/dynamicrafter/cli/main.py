@@ -1,0 +1,195 @@
+"""The command's entry point: finds the sub-command, and turns whatever happens into one line and an exit code.
+
+0 done, 1 the machine was not up to it (memory, disk), 2 an error of the user's, 130 stopped by Ctrl-C. Anything else
+is a fault of the package and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from dynamicrafter import __version__
+from dynamicrafter.cli.console import hush_libraries, say, shown_warnings
+from dynamicrafter.errors import InputError
+
+_INTERRUPTED = 128 + signal.SIGINT
+
+_MEMORY = (
+    "out of memory; try a smaller --size, fewer --frames or --dtype bfloat16, or close other programs that use the "
+    "same memory."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SubCommand:
+    """Where a sub-command's arguments and its work are found, once it is asked for."""
+
+    summary: str
+    arguments: str  # module:dataclass
+    work: str  # module:function of one argument
+
+
+_COMMANDS = {
+    "animate": _SubCommand(
+        summary="make a video of a picture and a prompt",
+        arguments="dynamicrafter.cli.commands:AnimateCommand",
+        work="dynamicrafter.cli.make:run",
+    ),
+    "interpolate": _SubCommand(
+        summary="fill the time between two pictures",
+        arguments="dynamicrafter.cli.commands:InterpolateCommand",
+        work="dynamicrafter.cli.make:run",
+    ),
+    "loop": _SubCommand(
+        summary="make a video whose end runs into its beginning",
+        arguments="dynamicrafter.cli.commands:LoopCommand",
+        work="dynamicrafter.cli.make:run",
+    ),
+    "download": _SubCommand(
+        summary="fetch a model's weights from the Hugging Face hub",
+        arguments="dynamicrafter.cli.commands:DownloadCommand",
+        work="dynamicrafter.cli.models:download",
+    ),
+    "models": _SubCommand(
+        summary="list the models on this machine",
+        arguments="dynamicrafter.cli.commands:ModelsCommand",
+        work="dynamicrafter.cli.models:show",
+    ),
+    "convert": _SubCommand(
+        summary="turn weights from one layout into another",
+        arguments="dynamicrafter.cli.convert:ConvertCommand",
+        work="dynamicrafter.cli.convert:run",
+    ),
+    "inspect": _SubCommand(
+        summary="say what a file of weights holds",
+        arguments="dynamicrafter.cli.inspect:InspectCommand",
+        work="dynamicrafter.cli.inspect:run",
+    ),
+}
+
+_HELP = """\
+usage: dynamicrafter COMMAND [OPTIONS] …
+
+A still image and a sentence become a video (DynamiCrafter, arXiv:2310.12190).
+
+commands:
+{commands}
+
+  dynamicrafter COMMAND --help   explains a command and its options
+  dynamicrafter --version        shows the version
+
+examples:
+  dynamicrafter download 512
+  dynamicrafter animate photo.jpg "a boat on a stormy sea" -o boat.mp4
+  dynamicrafter animate photo.jpg --model seeded:tiny   (no weights: noise, to try it)
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        words: what follows the command's name; None for this process's arguments.
+
+    Returns:
+        The exit code.
+    """
+    words = list(sys.argv[1:] if words is None else words)
+    with shown_warnings(), _interruptible() as interrupted:
+        try:
+            _dispatch(words)
+            return 0
+        except BaseException as error:
+            if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
+                # A library caught in its import may have turned the interrupt into an error of its own.
+                said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+                say(said or "stopped; nothing was written")
+                return _INTERRUPTED
+            if isinstance(error, SystemExit) and not error.code:
+                return 0
+            failure = _explain(error)
+            if failure is None:
+                raise
+            line, code = failure
+            say(f"error: {line}")
+            return code
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        commands = "\n".join(f"  {name:<12} {command.summary}" for name, command in _COMMANDS.items())
+        print(_HELP.format(commands=commands), end="")
+        return
+    if words[0] in ("-V", "--version"):
+        print(f"dynamicrafter {__version__}")
+        return
+    # Imported late, so that an interrupt meets the handler above and `--version` doesn't wait.
+    from dynamicrafter.cli.commands import MakeCommand
+    from dynamicrafter.cli.parsing import UsageError, parse, suggest
+
+    name, *rest = words
+    command = _COMMANDS.get(name)
+    if command is None:
+        kind = "option" if name.startswith("-") else "command"
+        known = f"commands are {', '.join(_COMMANDS)}."
+        raise UsageError(f"unknown {kind} {name};{suggest(name, [*_COMMANDS, '--help', '--version']) or f' {known}'}")
+    prog = f"dynamicrafter {name}"
+    arguments = parse(_find(command.arguments), rest, prog=prog)
+    hush_libraries()
+    if isinstance(arguments, MakeCommand) and arguments.output.like is not None:
+        from dynamicrafter.cli.like import repeated
+
+        arguments = parse(type(arguments), rest, prog=prog, default=repeated(arguments))
+    _find(command.work)(arguments)
+
+
+def _find(home: str) -> Any:
+    module, _, name = home.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _explain(error: BaseException) -> tuple[str, int] | None:
+    """One line and an exit code for what isn't a fault of the package."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return _MEMORY, 1
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{where}; free some space, or write elsewhere.", 1
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is one of PyTorch's, which only CUDA gives a class of its own."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Remember Ctrl-C, whatever becomes of its KeyboardInterrupt; ignored once the command is done with."""
+    interrupted = threading.Event()
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    )
+    before = signal.signal(signal.SIGINT, note) if ours else None
+    try:
+        yield interrupted
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)

@@ -1,0 +1,204 @@
+"""`animate`, `interpolate` and `loop`: check everything that is cheap to check, then load, make and write."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynamicrafter import hub
+from dynamicrafter.animator.options import AnimateOptions
+from dynamicrafter.cli.commands import MakeCommand
+from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, minutes
+from dynamicrafter.errors import InputError, ModelNotFoundError
+from dynamicrafter.media.formats import find_format
+from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.media.video import check_output
+from dynamicrafter.presets import PRESETS, Preset, get_preset
+
+if TYPE_CHECKING:
+    from dynamicrafter.animator.animator import Animator, Shot
+
+logger = logging.getLogger(__name__)
+
+SEEDED = "seeded:"
+LONGEST_PROMPT = 2000  # characters; far more than the 75 tokens that are read, and short enough for any file's note
+
+
+def run(command: MakeCommand) -> None:
+    """Make the takes one after the other; each one's path goes to stdout once its file is complete.
+
+    Raises:
+        InputError: whatever can be seen to be wrong, most of it before a model is loaded.
+        Stopped: interrupted when some takes were written already.
+    """
+    began = time.monotonic()
+    paths = check(command)
+    progress = Progress(quiet=command.output.quiet)
+    animator = _load(command, progress)
+    progress.attach(animator.pipeline)
+    written: list[Path] = []
+    try:
+        for shot, path in zip(_shots(command), paths, strict=False):
+            progress.start()
+            [clip] = animator.run([shot], on_step=progress.on_step)
+            clip.save(path, fps=command.output.fps, crf=command.output.crf, format=command.output.format)
+            print(path, flush=True)
+            written.append(path)
+            progress.phase(f"{progress.pace()}; {minutes(time.monotonic() - began)} in all")
+    except KeyboardInterrupt:
+        if not written:
+            raise
+        raise Stopped(f"stopped; {len(written)} of {len(paths)} takes were written") from None
+
+
+def check(command: MakeCommand) -> list[Path]:
+    """Everything that can be checked without a model.
+
+    Returns:
+        Where the takes go.
+
+    Raises:
+        InputError: a picture, an option or an output breaks its rule.
+    """
+    if command.output.samples < 1:
+        raise InputError(f"samples must be at least 1, got {command.output.samples}; try 1.")
+    for name, picture in zip(command.picture_names, command.pictures, strict=True):
+        if picture is None:
+            usage = " ".join(name.upper() for name in command.picture_names)
+            raise InputError(
+                f'{name} is missing; name it: dynamicrafter {command.mode} {usage} "PROMPT", or repeat a clip with '
+                f"--like CLIP."
+            )
+        read_picture(picture)
+    for name, text in (("prompt", command.prompt), ("negative", command.clip.negative)):
+        if len(text) > LONGEST_PROMPT:
+            raise InputError(
+                f"{name} must be at most {LONGEST_PROMPT} characters, got {len(text)}; shorten it: no more than 75 "
+                f"tokens, some 300 characters, are read."
+            )
+    _check_options(command)
+    return _check_outputs(command)
+
+
+def _check_options(command: MakeCommand) -> None:
+    preset = _known_preset(command)
+    if preset is not None:
+        command.clip.resolved(preset, mode=command.mode)
+        return
+    with _muted(logging.getLogger(AnimateOptions.__module__)):  # what it warns of depends on the real preset
+        command.clip.resolved(PRESETS["512_interp"], mode=command.mode)
+
+
+def _known_preset(command: MakeCommand) -> Preset | None:
+    """The model's preset where its name tells; the network's own may be another only for files and folders."""
+    if command.model.preset is not None:
+        return get_preset(command.model.preset)
+    try:
+        return get_preset((command.model.model or "").removeprefix(SEEDED))
+    except InputError:
+        return None
+
+
+@contextmanager
+def _muted(log: logging.Logger) -> Iterator[None]:
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
+def _check_outputs(command: MakeCommand) -> list[Path]:
+    output = command.output
+    paths = take_paths(output.output, command.pictures[0], num_takes=output.samples, format=output.format)
+    for path in paths:
+        check_output(path, fps=output.fps, crf=output.crf, format=output.format)
+        if any(picture is not None and _same_file(path, picture) for picture in command.pictures):
+            raise InputError(f"output {path} would replace the picture that the clip is made of; choose another name.")
+    return paths
+
+
+def take_paths(output: Path | None, picture: Path | None, *, num_takes: int, format: str | None) -> list[Path]:  # noqa: A002
+    """Where the takes go: FILE, FILE-2, FILE-3, …
+
+    Args:
+        output: the first one's file, which may be there already.
+        picture: without `output`, the file is named after it, in the current folder, and names that are taken are
+            passed over.
+        format: gives the extension of such a file.
+    """
+    if output is not None:
+        return [_numbered(output, number) for number in range(1, num_takes + 1)]
+    assert picture is not None
+    first = Path(picture.stem + find_format(Path(picture.stem), format or "mp4").suffix)
+    free = (path for number in count(1) if not (path := _numbered(first, number)).exists())
+    return [next(free) for _ in range(num_takes)]
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return path.exists() and path.samefile(other)
+
+
+def _load(command: MakeCommand, progress: Progress) -> Animator:
+    """Load the model, the slow part of starting."""
+    flags = command.model
+    name = _model_name(command, progress)
+    progress.phase(f"Loading {name}…")
+    from dynamicrafter.animator.animator import Animator
+
+    hush_loading_bars(keep_downloads=flags.download and not command.output.quiet)
+    animator = Animator.from_pretrained(
+        name,
+        preset=flags.preset,
+        encoders=flags.encoders,
+        device=flags.device,
+        dtype=flags.dtype,
+        download=flags.download,
+    )
+    if command.recipe is not None:
+        from dynamicrafter.cli.like import warn_of_differences
+
+        warn_of_differences(command.recipe, animator)
+    return animator
+
+
+def _model_name(command: MakeCommand, progress: Progress) -> str:
+    if command.model.model is not None:
+        return command.model.model
+    local = hub.best_local(command.mode)
+    if local is None:
+        wanted = "512" if command.mode == "animate" else "interp"
+        raise ModelNotFoundError(
+            f'no model that can {command.mode} is on this machine; run "dynamicrafter download {wanted}" '
+            f"({hub.OFFICIAL_GB} GB), or try the program with --model seeded:tiny, which makes noise."
+        )
+    assert local.preset is not None
+    progress.phase(f"No --model given; using {local.preset} ({local.path})")
+    return local.preset
+
+
+def _shots(command: MakeCommand) -> Iterator[Shot]:
+    from dynamicrafter.animator.animator import Shot
+
+    first, *others = (str(picture) for picture in command.pictures)
+    item, sample = ("", 0) if command.recipe is None else (command.recipe.item, command.recipe.sample)
+    for number in range(sample, sample + command.output.samples):
+        yield Shot(
+            image=first,
+            last_image=others[0] if others else None,
+            prompt=command.prompt,
+            mode=command.mode,
+            options=AnimateOptions(**command.clip.as_dict()),
+            item=item,
+            sample=number,
+        )

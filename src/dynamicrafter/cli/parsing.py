@@ -1,0 +1,182 @@
+"""From words on the command line to a frozen dataclass, or to one line that says what is wrong with them."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+import tyro
+
+from dynamicrafter.errors import InputError
+
+T = TypeVar("T")
+Spec = tyro.constructors.PrimitiveConstructorSpec
+
+_FLAT = (tyro.conf.OmitArgPrefixes,)  # flags are --steps, whichever dataclass they stand in
+_SHOWN = 50  # characters of a wrong value that a message repeats
+_PRESET_VALUE = ["preset", "value"]  # words of the help text that explains None
+
+
+class UsageError(InputError):
+    """A word on the command line is unknown, missing or misspelt."""
+
+
+def parse(kind: type[T], words: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    """Read a dataclass from the command line.
+
+    Args:
+        kind: whose fields are the flags.
+        words: what follows the name of the sub-command.
+        prog: how the command is called, for its help.
+        default: values of what isn't given, instead of the dataclass's own.
+
+    Raises:
+        UsageError: an unknown option or argument, or a value that can't be read.
+        SystemExit: help was asked for, and shown.
+    """
+    said = io.StringIO()
+    options: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            command, unknown = tyro.cli(
+                kind,
+                prog=prog,
+                args=list(words),
+                return_unknown_args=True,
+                config=_FLAT,
+                registry=_registry(),
+                **options,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UsageError(_first_sentence(said.getvalue())) from None
+    if unknown:
+        raise UsageError(_describe_unknown(unknown[0], _flags(kind), prog))
+    return command
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """A question that names the closest of `known`, or nothing where none is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" did you mean {close[0]}?" if close else ""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of a size that is written as people do, width first: 1024x576.
+
+    Raises:
+        ValueError: written otherwise.
+    """
+    sides = re.fullmatch(r"\s*(\d{1,6})\s*[x×*]\s*(\d{1,6})\s*", text, flags=re.IGNORECASE)
+    if sides is None:
+        raise ValueError(f"must be width x height in pixels, such as 1024x576, got {_short(text)!r}.")
+    return int(sides[2]), int(sides[1])
+
+
+SIZE = Spec(
+    nargs=1,
+    metavar="WxH",
+    instance_from_str=lambda words: parse_size(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda size: _PRESET_VALUE if size is None else [f"{size[1]}x{size[0]}"],
+)
+# A picture may be left out; tyro hands over an empty value where a misspelt option stands in its place.
+PICTURE = Spec(
+    nargs=1,
+    metavar="PICTURE",
+    instance_from_str=lambda words: Path(words[0]) if words[0] else None,
+    is_instance=lambda value: value is None or isinstance(value, Path),
+    str_from_instance=lambda path: [str(path)],
+)
+
+
+def _number(metavar: str, convert: Callable[[str], Any], rule: str) -> Spec:
+    return Spec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: _convert(words[0], convert, rule),
+        is_instance=lambda value: value is None or isinstance(value, int | float),
+        str_from_instance=lambda value: _PRESET_VALUE if value is None else [f"{value}"],
+    )
+
+
+def _choice(choices: tuple[str, ...]) -> Spec:
+    return Spec(
+        nargs=1,
+        metavar="|".join(choices),
+        instance_from_str=lambda words: _convert(
+            words[0], lambda word: choices[choices.index(word)], f"one of {', '.join(choices)}"
+        ),
+        is_instance=lambda value: value in choices,
+        str_from_instance=lambda value: [value],
+    )
+
+
+def _convert(word: str, convert: Callable[[str], Any], rule: str) -> Any:
+    try:
+        return convert(word)
+    except ValueError:
+        raise ValueError(f"must be {rule}, got {_short(word)!r}.") from None
+
+
+def _short(word: str) -> str:
+    """A word that fits into tyro's box, which would break a longer one."""
+    return word if len(word) <= _SHOWN else f"{word[:_SHOWN]}…"
+
+
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Numbers and choices, whose errors tyro would word at length, and whose None stands for the preset's value."""
+    whole, real = _number("INT", int, "a whole number"), _number("NUMBER", float, "a number")
+    numbers = [(int, whole), (int | None, whole), (float, real), (float | None, real)]
+    registry = tyro.constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number_or_choice(info: tyro.constructors.PrimitiveTypeInfo) -> Spec | None:
+        if info.type_origin is Literal:
+            return _choice(get_args(info.type))
+        return next((spec for kind, spec in numbers if info.type == kind), None)
+
+    return registry
+
+
+def _describe_unknown(word: str, known: Sequence[str], prog: str) -> str:
+    listed = f" `{prog} --help` lists what there is."
+    if word.startswith("-"):
+        name = word.partition("=")[0]
+        return f"unknown option {name};{suggest(name, known) or listed}"
+    remedy = " put a prompt of several words into quotes." if "--prompt" in known else listed
+    return f"unexpected argument {word!r};{remedy}"
+
+
+def _flags(kind: type) -> list[str]:
+    return ["--help", *(f"--{name.replace('_', '-')}" for name in _names(kind))]
+
+
+def _names(kind: Any) -> Iterator[str]:
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        if is_dataclass(hints[field.name]):
+            yield from _names(hints[field.name])
+        else:
+            yield field.name
+
+
+def _first_sentence(box: str) -> str:
+    """What tyro says first in a box of its own, without the box."""
+    lines = [re.sub(r"^\s*│ ?|\s*│\s*$", "", line) for line in box.splitlines() if not re.match(r"^\s*[╭╰]", line)]
+    said = []
+    for line in lines:
+        if re.match(r"^\s*─", line):
+            break
+        said.append(line.strip())
+    text = " ".join(filter(None, said))
+    text = re.sub(r"^Missing from (.+?): (\S+).*", r"\2 is missing; `\1 --help` explains.", text)
+    text = re.sub(r"^Missing value for argument '(\S+)'\..*", r"\1 needs a value.", text)
+    return re.sub(r"^Error parsing (\S+):", r"\1", text) or "the command line can't be read; see --help."

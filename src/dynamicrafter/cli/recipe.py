@@ -1,0 +1,98 @@
+"""What a clip's file says about its making. Files come from anywhere, so every value is checked for its type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args
+
+from dynamicrafter.animator.options import AnimateOptions, Mode
+from dynamicrafter.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPicture:
+    """A picture that a clip was made of: where it was, and its pixels' hash."""
+
+    path: str | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a clip's file says about its making, checked for type and nothing else."""
+
+    clip: Path
+    mode: Mode
+    prompt: str
+    pictures: tuple[StoredPicture, ...]
+    options: AnimateOptions
+    item: str
+    sample: int
+    model: str
+    preset: str
+    model_hash: str
+    device: str
+    dtype: str
+    generator: str
+    torch: str
+
+
+def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
+    """Check a clip's metadata for what repeating it needs.
+
+    Args:
+        metadata: as the file holds it.
+        clip: the file, for messages and for pictures beside it.
+
+    Raises:
+        InputError: something is missing or of a wrong type.
+    """
+    values = _Fields(metadata, clip)
+    model = _Fields(values.get("model", dict), clip)
+    mode = values.get("mode", str)
+    if mode not in get_args(Mode):
+        raise InputError(f"{clip} says its mode is {mode!r}, which is none of {', '.join(get_args(Mode))}.")
+    pictures = [_Fields(picture, clip) for picture in values.get("pictures", list)]
+    kept = values.get("options", dict)
+    try:
+        options = AnimateOptions.from_dict(kept)
+    except InputError as error:
+        raise InputError(f"{clip} holds options that can't be repeated: {error}") from error
+    return Recipe(
+        clip=clip,
+        mode=cast("Mode", mode),
+        prompt=values.get("prompt", str),
+        pictures=tuple(
+            StoredPicture(path=picture.get("path", str, type(None)), sha256=picture.get("sha256", str))
+            for picture in pictures
+        ),
+        options=options,
+        item=values.get("item", str),
+        sample=values.get("sample", int),
+        model=model.get("name", str),
+        preset=model.get("preset", str),
+        model_hash=model.get("hash", str),
+        device=values.get("device", str),
+        dtype=values.get("dtype", str),
+        generator=values.get("generator", str),
+        torch=values.get("torch", str),
+    )
+
+
+class _Fields:
+    """Values of a mapping that was read from a file, fetched by name and type."""
+
+    def __init__(self, values: Any, clip: Path) -> None:
+        self.clip = clip
+        self.values = values if isinstance(values, dict) else {}
+
+    def get(self, name: str, *kinds: type[T]) -> T:
+        value = self.values.get(name)
+        if name not in self.values or not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise InputError(
+                f"{self.clip} can't be repeated: its metadata has no usable {name!r}; it was changed, or not made here."
+            )
+        return value

@@ -1,0 +1,155 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dynamicrafter.media.video import read_metadata, write_clip
+
+TINY = ("--model", "seeded:tiny", "--steps", "2", "--frames", "4")
+FLAGS = ("--seed", "5", "--motion", "20", "--dtype", "float32", "--deterministic")
+
+
+@pytest.fixture
+def clip(cli, photo):
+    done = cli("animate", "photo.png", "a boat", "-o", "clip.npy", *TINY, *FLAGS, "--samples", "2", "--quiet")
+    assert done.code == 0, done.err
+    return photo.parent / "clip-2.npy"
+
+
+def rewritten(clip, **changes):
+    """The clip with other metadata, as anyone could write it."""
+    frames = np.load(clip)
+    metadata = read_metadata(clip)
+    write_clip("forged.npy", frames, fps=8, metadata={k: v for k, v in (metadata | changes).items() if v is not ...})
+    return "forged.npy"
+
+
+def test_a_clip_is_repeated_frame_by_frame_from_its_file_alone(cli, clip):
+    done = cli("animate", "--like", clip, "-o", "again.npy")
+    assert (done.code, done.out) == (0, "again.npy\n")
+    assert "warning" not in done.err
+    np.testing.assert_array_equal(np.load("again.npy"), np.load(clip))
+    assert read_metadata("again.npy") == read_metadata(clip)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("interpolate", ["photo.png", "other.png", "dusk"]), ("loop", ["photo.png"])]
+)
+def test_the_other_modes_are_repeated_too(cli, photo, other_photo, command, words):
+    cli(command, *words, "-o", "clip.npy", *TINY)
+    done = cli(command, "--like", "clip.npy", "-o", "again.npy")
+    assert done.code == 0
+    np.testing.assert_array_equal(np.load("again.npy"), np.load("clip.npy"))
+    assert read_metadata("again.npy") == read_metadata("clip.npy")
+
+
+def test_flags_pictures_and_prompt_that_are_given_go_first(cli, clip, other_photo):
+    done = cli(
+        "animate", other_photo, "a storm", "--like", clip, "-o", "new.npy", "--seed", "123", "--no-deterministic"
+    )
+    assert done.code == 0
+    then, now = read_metadata(clip), read_metadata("new.npy")
+    assert now["prompt"] == "a storm"
+    assert now["pictures"] != then["pictures"]
+    assert now["options"] == then["options"] | {"seed": 123, "deterministic": False}
+    assert (now["sample"], now["model"], now["dtype"]) == (1, then["model"], "float32")
+
+
+def test_several_takes_like_a_clip_go_on_from_its_own(cli, clip):
+    assert cli("animate", "--like", clip, "-o", "more.npy", "--samples", "2").code == 0
+    np.testing.assert_array_equal(np.load("more.npy"), np.load(clip))
+    assert read_metadata("more-2.npy")["sample"] == 2
+
+
+def test_a_picture_is_found_beside_the_clip_from_another_folder(cli, clip, monkeypatch):
+    elsewhere = clip.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert cli("animate", "--like", clip, "-o", "again.npy").code == 0
+    np.testing.assert_array_equal(np.load("again.npy"), np.load(clip))
+
+
+def test_a_picture_that_was_encoded_anew_without_loss_still_counts_as_the_same(cli, clip, photo):
+    image = Image.open(photo)
+    image.load()
+    image.save(photo, format="BMP")
+    assert cli("animate", "--like", clip, "-o", "again.npy").code == 0
+
+
+def test_a_picture_that_was_changed_is_refused(cli, clip, photo, other_photo):
+    shutil.copy(other_photo, photo)
+    done = cli("animate", "--like", clip, "-o", "again.npy")
+    assert done.code == 2
+    assert "photo.png is not the picture that" in done.errors[0]
+    assert not (clip.parent / "again.npy").exists()
+
+
+def test_a_picture_that_is_gone_is_named(cli, clip, photo):
+    photo.unlink()
+    done = cli("animate", "--like", clip)
+    assert done.code == 2
+    assert "was made of 'photo.png', which is not there; name the picture" in done.errors[0]
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/etc", "no\0name", "x" * 5000, "/etc/passwd", "clip.npy", ""])
+def test_a_forged_picture_path_reads_nothing_but_pictures(cli, clip, path):
+    forged = rewritten(clip, pictures=[{"path": path, "sha256": "0" * 64}])
+    done = cli("animate", "--like", forged)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.errors) == 1
+    assert done.err.count("\n") == 1
+
+
+def test_a_picture_that_came_from_a_program_is_asked_for(cli, clip):
+    forged = rewritten(clip, pictures=[{"path": None, "sha256": "0" * 64}])
+    assert "doesn't say where its picture was" in cli("animate", "--like", forged).errors[0]
+
+
+def test_forged_metadata_cannot_write_to_the_terminal(cli, clip):
+    forged = rewritten(clip, mode="\x1b[2Jpaint\n\nerror: all is well")
+    done = cli("animate", "--like", forged)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "\x1b" not in done.err
+
+
+@pytest.mark.parametrize("changes", [{"model": ...}, {"options": {"steps": "many"}}, {"pictures": []}])
+def test_metadata_that_cannot_be_used_ends_in_one_line(cli, clip, changes):
+    done = cli("animate", "--like", rewritten(clip, **changes))
+    assert done.code == 2
+    assert done.errors[0].startswith("error: forged.npy ")
+    assert done.err.count("\n") == 1
+
+
+def test_options_out_of_range_are_refused_wherever_they_come_from(cli, clip):
+    options = read_metadata(clip)["options"] | {"steps": 10**9}
+    assert "steps must be between 1 and 1000" in cli("animate", "--like", rewritten(clip, options=options)).errors[0]
+
+
+def test_another_mode_names_the_command_to_repeat_with(cli, clip):
+    done = cli("loop", "--like", clip)
+    assert done.code == 2
+    assert f"`dynamicrafter animate --like {clip}`" in done.errors[0]
+
+
+def test_a_file_that_is_no_clip_of_ours_is_refused(cli, photo):
+    done = cli("animate", "--like", photo)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert cli("animate", "--like", "nothing.mp4").code == 2
+
+
+def test_other_weights_versions_devices_and_formats_are_warned_of(cli, clip):
+    model = read_metadata(clip)["model"] | {"hash": "f00d"}
+    forged = rewritten(clip, model=model, generator="dynamicrafter 99.0", torch="1.0", device="abacus")
+    done = cli("animate", "--like", forged, "--dtype", "bfloat16", "-o", "again.npy")
+    assert done.code == 0
+    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    assert [line.split(": ")[2].split(" was ")[0] for line in warnings] == [
+        "the weights",
+        "the program",
+        "torch",
+        "the device",
+        "the number format",
+    ]

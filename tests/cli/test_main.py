@@ -1,0 +1,61 @@
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import dynamicrafter
+
+HEAVY = ("torch", "diffusers", "transformers", "av", "huggingface_hub", "accelerate")
+LIGHT_WORDS = ([], ["--help"], ["--version"], ["animate", "--help"], ["interpolate", "-h"], ["loop", "-h"])
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_the_help_lists_every_command(cli, words):
+    done = cli(*words)
+    assert (done.code, done.err) == (0, "")
+    listed = re.findall(r"^  (\w+)  +\w", done.out, flags=re.MULTILINE)
+    assert {"animate", "interpolate", "loop", "download", "models", "convert", "inspect"} <= set(listed)
+
+
+def test_the_version_is_the_packages(cli):
+    assert cli("--version").out == f"dynamicrafter {dynamicrafter.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["animate", "interpolate", "loop", "download", "models", "convert", "inspect"])
+def test_every_command_explains_itself(cli, command):
+    done = cli(command, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"usage: dynamicrafter {command} ")
+    assert "default: None" not in done.out
+
+
+def test_an_unknown_command_is_answered_with_the_closest_or_with_all(cli):
+    assert cli("animte").errors == ["error: unknown command animte; did you mean animate?"]
+    assert cli("--versoin").errors == ["error: unknown option --versoin; did you mean --version?"]
+    done = cli("zzz")
+    assert done.code == 2
+    assert done.err.startswith("error: unknown command zzz; commands are animate, ")
+
+
+def test_help_and_version_import_nothing_heavy():
+    program = (
+        "import sys; from dynamicrafter.cli.main import main\n"
+        f"assert not any(main(words) for words in {LIGHT_WORDS!r})\n"
+        f"print('imported:', *set({HEAVY!r}) & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["animate", "--help"]])
+def test_help_takes_less_than_half_a_second_of_processor_time(words):
+    def seconds() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, "-m", "dynamicrafter.cli", *words], capture_output=True, check=True)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
+    assert min(seconds() for _ in range(3)) < 0.5
