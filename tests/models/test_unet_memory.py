@@ -4,9 +4,11 @@ import copy
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from dynamicrafter.models import attention
 from dynamicrafter.models.attention import GatedFeedForward
+from dynamicrafter.models.blocks import FrameConvolution, TimeConvolution
 from goldens import MODULE_TOLERANCE, relative_error
 from tiny import network
 
@@ -58,6 +60,23 @@ def test_feed_forward_without_gradients_never_widens_more_tokens_than_allowed(mo
         layer(torch.randn(2, 50, 8))
     assert sum(widest) == 2 * 50 * 64 * 4
     assert max(widest) <= 2048
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (FrameConvolution(6, 10), (3, 6, 5, 8)),
+        (FrameConvolution(6, 10), (3, 6, 5, 9)),
+        (TimeConvolution(640), (2, 640, 3, 5)),
+    ],
+)
+def test_convolutions_as_matrix_products_equal_convolutions(layer, shape, memory_format):
+    layer, pictures = copy.deepcopy(layer).to(memory_format=memory_format), torch.randn(shape)
+    with torch.no_grad():
+        ours = layer(pictures.contiguous(memory_format=memory_format))
+        want = F.conv2d(pictures.double(), layer.weight.double(), layer.bias.double(), padding=layer.padding)
+    assert relative_error(ours, want) < MODULE_TOLERANCE
 
 
 def test_recomputed_units_give_the_same_gradients():
