@@ -24,9 +24,21 @@ PREFIXES: dict[Component, str] = {
 
 # Recomputed from the preset, never loaded.
 SCHEDULE_BUFFERS = frozenset(
-    "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod "
-    "log_one_minus_alphas_cumprod sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance "
-    "posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 scale_arr".split()
+    {
+        "betas",
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "sqrt_alphas_cumprod",
+        "sqrt_one_minus_alphas_cumprod",
+        "log_one_minus_alphas_cumprod",
+        "sqrt_recip_alphas_cumprod",
+        "sqrt_recipm1_alphas_cumprod",
+        "posterior_variance",
+        "posterior_log_variance_clipped",
+        "posterior_mean_coef1",
+        "posterior_mean_coef2",
+        "scale_arr",
+    }
 )
 
 
@@ -179,6 +191,16 @@ IMAGE_ROWS = [
     Row(r"post_layernorm\.(.+)", r"visual.ln_post.\1"),
     *_clip_layers("", "visual."),
 ]
+
+# Of the text encoder; the published files repeat them beside the image encoder, where nothing reads them.
+REPEATED_TEXT_TABLES = (
+    "positional_embedding",
+    "text_projection",
+    "logit_scale",
+    "token_embedding.weight",
+    "ln_final.weight",
+    "ln_final.bias",
+)
 
 # Kept by the published files, read by nothing in them.
 _UNUSED = re.compile(

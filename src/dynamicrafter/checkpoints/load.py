@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from dynamicrafter.architectures import Architecture
 from dynamicrafter.checkpoints.files import open_tensors
-from dynamicrafter.checkpoints.keys import PREFIXES, Component, Source, published_shapes
+from dynamicrafter.checkpoints.keys import PREFIXES, REPEATED_TEXT_TABLES, Component, Source, published_shapes
 from dynamicrafter.checkpoints.networks import (
     COMPONENTS,
     Dtypes,
@@ -49,6 +50,12 @@ class WithEncoders:
         self._checkpoint = checkpoint
         self._encoders = encoders
         self._places = {name: key for key in encoders.keys() for name in _encoder_names(key)}
+        lacking = missing_encoders(self)
+        if lacking:
+            raise CheckpointError(
+                f"the encoders' file has no {' and no '.join(lacking)} under OpenCLIP's names; it looks like "
+                f"{looks_like(encoders.keys())}. Pass open_clip_model.safetensors of {ENCODER_REPO}."
+            )
 
     def keys(self) -> list[str]:
         return [*self._checkpoint.keys(), *(name for name in self._places if name not in self._checkpoint)]
@@ -78,19 +85,32 @@ def load_file(
         CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
     """
     path = Path(path)
-    with open_tensors(path) as source:
+    with open_checkpoint(path, encoders=encoders) as source:
         architecture = tell_architecture(source, name=path.name)
         found = tell_preset(source, name=path.name, asked=preset, hint=preset_from_filename(path))
-        if not missing_encoders(source):
-            return load_networks(source, architecture, found, dtype=dtype, name=path.name)
+        return load_networks(source, architecture, found, dtype=dtype, name=path.name)
+
+
+@contextmanager
+def open_checkpoint(path: Path, *, encoders: str | Path | None = None) -> Iterator[TensorSource]:
+    """Open a checkpoint file, completed by a file of encoders where it lacks some.
+
+    Raises:
+        CheckpointError: unreadable, not DynamiCrafter, or encoders are lacking.
+    """
+    with open_tensors(path) as source:
+        tell_architecture(source, name=path.name)  # a stranger is told that it is one before what it lacks
+        lacking = missing_encoders(source)
+        if not lacking:
+            yield source
+            return
         if encoders is None:
             raise CheckpointError(
-                f"{path.name} is a pruned file without {' and '.join(missing_encoders(source))}; pass --encoders FILE "
+                f"{path.name} is a pruned file without {' and '.join(lacking)}; pass --encoders FILE "
                 f"with the weights of {ENCODER_REPO}, or --download to fetch them."
             )
         with open_tensors(encoders) as towers:
-            whole = WithEncoders(source, towers)
-            return load_networks(whole, architecture, found, dtype=dtype, name=path.name)
+            yield WithEncoders(source, towers)
 
 
 def load_networks(
@@ -144,10 +164,11 @@ def describe_misfit(misfit: Misfit, source: TensorSource, *, name: str, preset: 
 
 def _encoder_names(key: str) -> Sequence[str]:
     """Published names under which one tensor of an encoder file serves."""
-    if key.startswith(tuple(PREFIXES[name] for name in ENCODERS)):
+    text, image = (PREFIXES[name] for name in ENCODERS)
+    if key.startswith((text, image)):
         return (key,)
     if key.startswith("visual."):
-        return (PREFIXES["image_encoder"] + key,)
-    if key.startswith(("transformer.", "token_embedding.", "ln_final.", "positional_embedding")):
-        return (PREFIXES["text_encoder"] + key,)
-    return ()
+        return (image + key,)
+    if key in REPEATED_TEXT_TABLES:
+        return text + key, image + key
+    return (text + key,) if key.startswith("transformer.") else ()

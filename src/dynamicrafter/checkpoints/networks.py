@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +28,9 @@ Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
 class TensorLike(Protocol):
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> str: ...  # torch's name, as "float32"
 
 
 class TensorSource(Protocol):
@@ -189,7 +192,7 @@ def _image_encoder(architecture: Architecture, preset: Preset) -> nn.Module:
     )
 
 
-_BUILDERS = {
+_BUILDERS: dict[Component, Callable[[Architecture, Preset], nn.Module]] = {
     "unet": _unet,
     "image_projector": _projector,
     "vae": _vae,

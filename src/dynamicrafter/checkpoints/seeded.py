@@ -39,6 +39,7 @@ def seeded_weight(name: str, shape: tuple[int, ...]) -> Tensor:
 @dataclass(frozen=True, slots=True)
 class _Shape:
     shape: tuple[int, ...]
+    dtype: str = "float32"
 
 
 class SeededTensors:

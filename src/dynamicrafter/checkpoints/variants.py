@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from dynamicrafter.architectures import ARCHITECTURES, Architecture
 from dynamicrafter.checkpoints.keys import PREFIXES
 from dynamicrafter.errors import CheckpointError
-from dynamicrafter.presets import PRESETS, Preset, get_preset
+from dynamicrafter.presets import PRESETS, Preset, PresetName, get_preset
 
 if TYPE_CHECKING:
     from dynamicrafter.checkpoints.networks import TensorSource
 
 _UNET = PREFIXES["unet"]
 _FIRST_CONVOLUTION = f"{_UNET}input_blocks.0.0.weight"
+_ROUNDING = 0.02  # of a base scale in half precision, and far less than lies between two presets'
 
 # Tell-tale keys of other models in circulation, most specific first.
 _STRANGERS = (
@@ -31,7 +32,7 @@ _STRANGERS = (
         "the UNet of a DynamiCrafter folder (name the folder with model_index.json instead)",
     ),
     (r"(?:visual\.|text_model\.|vision_model\.|transformer\.resblocks\.)", "a CLIP model (pass it as the encoders)"),
-    (r"(?:first_stage_model\.)?(?:en|de)coder\.", "an autoencoder alone"),
+    (r"(?:first_stage_model\.)?(?:en|de)coder\.(?:conv_in|down|mid|up)", "an autoencoder alone"),
     (r"optimizer|exp_avg", "an optimiser's state"),
 )
 
@@ -63,14 +64,19 @@ def tell_architecture(source: TensorSource, *, name: str) -> Architecture:
             f"it looks like {looks_like(source.keys())}."
         )
     shape = tuple(source.info(_FIRST_CONVOLUTION).shape)
-    for architecture in ARCHITECTURES:
-        if shape == (architecture.base_channels, 8, 3, 3):
-            return architecture
-    known = ", ".join(str(a.base_channels) for a in ARCHITECTURES)
-    raise CheckpointError(
-        f"{name} has a first convolution of shape {shape}, DynamiCrafter's takes 8 channels to one of {known}; "
-        f"it looks like {looks_like(source.keys())}."
-    )
+    architecture = architecture_of_width(shape[0])
+    if architecture is None or shape != (architecture.base_channels, 8, 3, 3):
+        known = ", ".join(str(a.base_channels) for a in ARCHITECTURES)
+        raise CheckpointError(
+            f"{name} has a first convolution of shape {shape}, DynamiCrafter's takes 8 channels to one of {known}; "
+            f"it looks like {looks_like(source.keys())}."
+        )
+    return architecture
+
+
+def architecture_of_width(base_channels: int) -> Architecture | None:
+    """The known architecture whose UNet begins with so many channels."""
+    return next((known for known in ARCHITECTURES if known.base_channels == base_channels), None)
 
 
 def tell_preset(source: TensorSource, *, name: str, asked: str | None, hint: str | None) -> Preset:
@@ -88,7 +94,12 @@ def tell_preset(source: TensorSource, *, name: str, asked: str | None, hint: str
     Raises:
         CheckpointError: the file contradicts `asked`, or nothing tells.
     """
-    possible = _possible_presets(source)
+    possible = possible_presets(source)
+    if not possible:
+        raise CheckpointError(
+            f"{name} rescales latents down to {_base_scale(source):g}, which no released checkpoint does; "
+            f"set the last entry of its scale_arr to that of the preset it descends from."
+        )
     if asked is not None:
         preset = get_preset(asked)
         if preset.name not in possible:
@@ -107,10 +118,19 @@ def tell_preset(source: TensorSource, *, name: str, asked: str | None, hint: str
     )
 
 
-def _possible_presets(source: TensorSource) -> list[str]:
+def possible_presets(source: TensorSource) -> list[PresetName]:
+    """The presets that a file's keys and latent rescale allow; none where its rescale is no preset's."""
     if any(key.startswith(f"{_UNET}framestride_embed.") for key in source.keys()):
         return ["256"]
-    if "scale_arr" in source:
-        last = float(source["scale_arr"].flatten()[-1])
-        return [p.name for p in PRESETS.values() if p.base_scale is not None and abs(p.base_scale - last) < 0.02]
-    return [p.name for p in PRESETS.values() if p.motion_key == "fps_embedding"]
+    candidates = [preset for preset in PRESETS.values() if preset.motion_key == "fps_embedding"]
+    base_scale = _base_scale(source)
+    return [
+        preset.name
+        for preset in candidates
+        if base_scale is None or abs((preset.base_scale or 1) - base_scale) < _ROUNDING
+    ]
+
+
+def _base_scale(source: TensorSource) -> float | None:
+    """Where a file's latent rescale ends; None for a file without the table, as some pruned ones are."""
+    return float(source["scale_arr"].flatten()[-1]) if "scale_arr" in source else None

@@ -6,14 +6,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dynamicrafter.architectures import FULL, TINY
+from dynamicrafter.architectures import FULL, TINY, Architecture
 from dynamicrafter.checkpoints.files import open_tensors
 from dynamicrafter.checkpoints.load import LoadedNetworks, load_file, load_networks, missing_encoders
 from dynamicrafter.checkpoints.networks import Dtypes
 from dynamicrafter.checkpoints.seeded import SeededTensors
+from dynamicrafter.checkpoints.variants import tell_architecture
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub import find_encoders
-from dynamicrafter.presets import get_preset
+from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 SEEDED = "seeded:"
@@ -37,17 +38,28 @@ def encoders_for(path: Path, encoders: str | Path | None, *, download: bool) -> 
     """Where the encoders are that a checkpoint file lacks; None for one that has them.
 
     Raises:
-        CheckpointError: the file is no checkpoint.
+        CheckpointError: the file is no checkpoint of DynamiCrafter.
         ModelNotFoundError: encoders are lacking and neither there nor asked for.
     """
     with open_tensors(path) as source:
+        tell_architecture(source, name=path.name)  # a stranger is told that it is one before what it lacks
         if not missing_encoders(source):
             return None
     return find_encoders(None if encoders is None else str(encoders), download=download)
 
 
 def seeded_components(name: str, *, dtype: Dtypes) -> dict[str, Any]:
-    """Components whose weights are drawn from their names: `seeded:256`, `512`, `1024`, `interp`, or `tiny`.
+    """Components whose weights are drawn from their names; names as in `seeded_source`.
+
+    Raises:
+        InputError: another name.
+    """
+    source, architecture, preset = seeded_source(name)
+    return _components(load_networks(source, architecture, preset, dtype=dtype, name=name))
+
+
+def seeded_source(name: str) -> tuple[SeededTensors, Architecture, Preset]:
+    """Weights drawn from their names: `seeded:256`, `512`, `1024`, `interp`, or the small `tiny`.
 
     Raises:
         InputError: another name.
@@ -56,7 +68,7 @@ def seeded_components(name: str, *, dtype: Dtypes) -> dict[str, Any]:
     if kind not in SEEDED_NAMES:
         raise InputError(f"model {name!r} must be one of {', '.join(SEEDED + known for known in SEEDED_NAMES)}.")
     architecture, preset = (TINY, get_preset("512")) if kind == "tiny" else (FULL, get_preset(kind))
-    return _components(load_networks(SeededTensors(architecture, preset), architecture, preset, dtype=dtype, name=name))
+    return SeededTensors(architecture, preset), architecture, preset
 
 
 def _components(loaded: LoadedNetworks) -> dict[str, Any]:

@@ -1,0 +1,171 @@
+"""Between a published file and our folder in diffusers' layout: every tensor there and back, bit by bit."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from dynamicrafter.checkpoints.files import open_tensors
+from dynamicrafter.checkpoints.keys import is_unused
+from dynamicrafter.checkpoints.load import WithEncoders, open_checkpoint
+from dynamicrafter.checkpoints.networks import TensorSource
+from dynamicrafter.checkpoints.published import (
+    EXTRAS_FILE,
+    bytes_as,
+    lacking_extras,
+    open_folder,
+    write_lightning,
+    write_tensors,
+)
+from dynamicrafter.checkpoints.variants import tell_architecture
+from dynamicrafter.errors import InputError, OutputError
+from dynamicrafter.hub import LocalModel, find_encoders, resolve
+from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
+from dynamicrafter.pipeline.loading import encoders_for
+from dynamicrafter.pipeline.pipeline import DynamiCrafterPipeline
+
+logger = logging.getLogger(__name__)
+
+FILE_SUFFIXES = (".safetensors", ".ckpt")
+_SHARD = "5GB"  # files of one component are split there; safetensors before 0.8 holds one of them in memory
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    *,
+    preset: str | None = None,
+    dtype: torch.dtype | None = None,
+    encoders: str | Path | None = None,
+    download: bool = False,
+) -> Path:
+    """Turn a checkpoint file into a folder, or a folder (or file) into a file of the published layout.
+
+    Tensors are mapped and written as they are read. Beside weights, a Lightning file may hold counters and settings of
+    its training; they are left behind.
+
+    Args:
+        source: a checkpoint file, a folder that `save_pretrained` wrote, or any name that `hub.resolve` knows.
+        target: a file, where it ends in `.safetensors` (flat) or `.ckpt` (torch.save with a "state_dict"); else a
+            folder. It must not exist, or be an empty folder.
+        preset: which released checkpoint a file descends from, where the file alone can't tell.
+        dtype: of the weights; None keeps each tensor's. The noise schedule's tables are never cast.
+        encoders: file or folder with CLIP's towers, for what the source lacks.
+        download: fetch what is not on this machine.
+
+    Returns:
+        The target's path.
+
+    Raises:
+        CheckpointError: the source can't be read or misfits.
+        ModelNotFoundError: no such source, or no encoders.
+        OutputError: the target exists, or can't be written.
+    """
+    target = Path(target).expanduser()
+    is_file = target.suffix.lower() in FILE_SUFFIXES
+    _check_free(target, folder=not is_file)
+    model = resolve(str(source), download=download)
+    if is_file:
+        _to_file(model, target, dtype=dtype, encoders=encoders, download=download)
+    elif model.kind == "folder":
+        raise InputError(
+            f"{model.path} is a folder of ours already; to write a file, let the target end in "
+            f"{' or '.join(FILE_SUFFIXES)}, got {target.name}."
+        )
+    else:
+        _to_folder(model, target, preset=preset, dtype=dtype, encoders=encoders, download=download)
+    return target
+
+
+def _to_folder(
+    model: LocalModel,
+    target: Path,
+    *,
+    preset: str | None,
+    dtype: torch.dtype | None,
+    encoders: str | Path | None,
+    download: bool,
+) -> None:
+    """Write the networks as `save_pretrained` does, and beside them what no network reads."""
+    towers = encoders_for(model.path, encoders, download=download)
+    pipeline = DynamiCrafterPipeline.from_single_file(model.path, preset=preset, torch_dtype=dtype, encoders=towers)
+    pipeline.register_to_config(_name_or_path=None)  # a path of this machine would go into the folder
+    with open_checkpoint(model.path, encoders=towers) as source:
+        layers = tell_architecture(source, name=model.path.name).text["num_hidden_layers"]
+        extras = [key for key in source.keys() if is_unused(key, text_layers=layers)]
+        _check_space(target, bytes_as(source, dtype=dtype))
+        with one_line_errors(target), replacing_folder(target) as aside:
+            pipeline.save_pretrained(aside, max_shard_size=_SHARD)
+            if extras:
+                write_tensors(source, aside / EXTRAS_FILE, keys=extras, dtype=dtype)
+
+
+def _to_file(
+    model: LocalModel, target: Path, *, dtype: torch.dtype | None, encoders: str | Path | None, download: bool
+) -> None:
+    """Write the published names and shapes."""
+    with _published(model, encoders, download=download) as source:
+        lacking = lacking_extras(source, tell_architecture(source, name=str(model.path)))
+        if lacking:
+            logger.warning(
+                "%s lacks %d tensors that no network reads (%s, …), and so will %s: the published code takes it with "
+                "strict=False only; --encoders FILE supplies them.",
+                model.path,
+                len(lacking),
+                lacking[0],
+                target.name,
+            )
+        # torch.save takes all tensors at once, so cast ones wait on the disk, not in memory.
+        lightning, casts = target.suffix.lower() == ".ckpt", dtype is not None
+        _check_space(target, bytes_as(source, dtype=dtype) * (2 if lightning and casts else 1))
+        with one_line_errors(target), replacing_file(target) as aside:
+            if not lightning:
+                write_tensors(source, aside, dtype=dtype)
+            elif not casts:
+                write_lightning(source, aside)
+            else:
+                with TemporaryDirectory(prefix=".dynamicrafter-", dir=target.parent) as folder:
+                    scratch = Path(folder, "cast.safetensors")
+                    write_tensors(source, scratch, dtype=dtype)
+                    with open_tensors(scratch) as cast:
+                        write_lightning(cast, aside)
+
+
+@contextmanager
+def _published(model: LocalModel, encoders: str | Path | None, *, download: bool) -> Iterator[TensorSource]:
+    """A model under published names, completed by encoders where they are given or lacking."""
+    if model.kind == "file":
+        with open_checkpoint(model.path, encoders=encoders_for(model.path, encoders, download=download)) as source:
+            yield source
+        return
+    with open_folder(model.path) as source:
+        if encoders is None:
+            yield source
+            return
+        with open_tensors(find_encoders(str(encoders))) as towers:
+            yield WithEncoders(source, towers)
+
+
+def _check_free(target: Path, *, folder: bool) -> None:
+    if not target.absolute().parent.is_dir():
+        raise OutputError(
+            f"{target} cannot be written: there is no folder {target.absolute().parent}; create it first."
+        )
+    if target.exists() and not (folder and target.is_dir() and not any(target.iterdir())):
+        what = "a folder that is not empty" if target.is_dir() else "a file"
+        raise OutputError(f"{target} is {what} and is not replaced; choose another name or remove it.")
+
+
+def _check_space(target: Path, needed: int) -> None:
+    free = shutil.disk_usage(target.absolute().parent).free
+    if free < needed:
+        raise OutputError(
+            f"{target} needs {needed / 1e9:.1f} GB on its disk, which has {free / 1e9:.1f} GB left; make room or "
+            f"choose another folder."
+        )
