@@ -4,13 +4,13 @@ import gc
 
 import pytest
 import torch
-from goldens import MODULE_TOLERANCE, load, relative_error
 
 from dynamicrafter.architectures import FULL
 from dynamicrafter.checkpoints.networks import build_empty, fill, key_table
 from dynamicrafter.checkpoints.seeded import SeededTensors
 from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.presets import get_preset
+from goldens import MODULE_TOLERANCE, load, relative_error
 
 pytestmark = [pytest.mark.full_size, pytest.mark.xdist_group("full_size")]
 PRESET = get_preset("512")

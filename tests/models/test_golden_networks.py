@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from goldens import GOLDEN, MODULE_TOLERANCE, TINY, load, relative_error
-from tiny import network, tensors
 
 from dynamicrafter.models.layout import fold_frames, unfold_frames
+from goldens import GOLDEN, MODULE_TOLERANCE, TINY, load, relative_error
+from tiny import network, tensors
 
 
 @pytest.fixture(params=TINY)
@@ -59,7 +59,7 @@ def test_unet_with_projected_context_gives_the_same_bits(golden):
 @torch.no_grad()
 def test_every_block_on_the_way_matches_its_probe(golden):
     want, unet = load(f"{golden}.unet"), network("unet", golden)
-    unit = unet.down[0]["units"][0]
+    unit = unet.down[0].units[0]
     modules = {
         "time_embed": unet.time_embedding,
         "fps_embedding": unet.motion_embedding,
@@ -70,7 +70,7 @@ def test_every_block_on_the_way_matches_its_probe(golden):
         "input_blocks.1.2": unit.temporal,
         "input_blocks.1": unit,
         "middle_block": unet.middle_out,
-        "output_blocks.0": unet.up[0]["units"][0],
+        "output_blocks.0": unet.up[0].units[0],
     }
     seen = {}
     hooks = [

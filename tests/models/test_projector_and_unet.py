@@ -38,7 +38,7 @@ def test_every_frame_sees_its_own_image_tokens():
     text, image = want["context"][:, :77], want["context"][:, 77:].unflatten(1, (16, 16))
     changed = image.clone()
     changed[:, 5] += 1
-    spatial = unet.down[0]["units"][0].spatial.cross_attention
+    spatial = unet.down[0].units[0].spatial.cross_attention
     tokens = torch.randn(16, 64, 32, generator=torch.Generator().manual_seed(0))
     before = spatial(tokens, spatial.project_context(text, image.flatten(0, 1)))
     after = spatial(tokens, spatial.project_context(text, changed.flatten(0, 1)))

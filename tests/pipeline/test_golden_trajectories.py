@@ -48,7 +48,7 @@ def test_trajectory_follows_the_published_one(golden, name, batching, monkeypatc
 
     def remember(*args, **options):
         output = step(*args, **options)
-        predicted.append(output.pred_original_sample)
+        predicted.append(output[1])
         return output
 
     monkeypatch.setattr(pipe.scheduler, "step", remember)

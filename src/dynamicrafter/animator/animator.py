@@ -146,6 +146,7 @@ class Animator:
         _check_together(shots)
         firsts = [read_picture(shot.image) for shot in shots]
         lasts = [_last_picture(shot, first) for shot, first in zip(shots, firsts, strict=True)]
+        endings = [last for last in lasts if last is not None]
         options = shots[0].options
         assert options.size is not None
 
@@ -154,10 +155,10 @@ class Animator:
                 on_step(step + 1, options.steps or 0)
             return {}
 
-        output = self.pipeline(
+        (frames,) = self.pipeline(
             firsts,
             [shot.prompt for shot in shots],
-            last_image=None if shots[0].mode == "animate" else lasts,
+            last_image=endings or None,
             negative_prompt=[shot.options.negative for shot in shots],
             height=options.size[0],
             width=options.size[1],
@@ -172,9 +173,12 @@ class Animator:
             generator=[generator_for(shot.options.seed, item=shot.item, sample=shot.sample) for shot in shots],
             deterministic_image_latents=options.deterministic,
             output_type="uint8",
+            return_dict=False,
             callback_on_step_end=after_step,
         )
-        frames = output.frames[:, :-1] if shots[0].mode == "loop" else output.frames
+        assert isinstance(frames, np.ndarray)
+        if shots[0].mode == "loop":
+            frames = frames[:, :-1]
         pictures = [[first, last] if shot.mode == "interpolate" else [first]
                     for shot, first, last in zip(shots, firsts, lasts, strict=True)]  # fmt: skip
         return [

@@ -68,6 +68,7 @@ class AnimateOptions:
         )
         filled._check(mode)
         motion = preset.motion
+        assert filled.motion is not None
         if not motion.low <= filled.motion <= motion.high:
             logger.warning(
                 "motion %d is outside the range that preset %s was tuned for, %d to %d %s; the clip may break up.",
@@ -98,8 +99,10 @@ class AnimateOptions:
         unknown = sorted(set(values) - known)
         if unknown:
             raise InputError(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
-        size = values.get("size")
-        options = cls(**values | ({"size": tuple(size)} if isinstance(size, list) else {}))
+        given = dict(values)
+        if isinstance(given.get("size"), list):  # JSON knows no tuples
+            given["size"] = tuple(given["size"])
+        options = cls(**given)
         _check_types(options)
         return options
 

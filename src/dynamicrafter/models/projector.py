@@ -101,7 +101,7 @@ class ImageProjector(ModelMixin, ConfigMixin):
         Raises:
             InputError: num_frames out of range.
         """
-        learned = self.config.num_frames
+        learned = self.config["num_frames"]
         num_frames = learned if num_frames is None else num_frames
         if not 1 <= num_frames <= learned:
             raise InputError(f"num_frames must be between 1 and {learned}, got {num_frames}; try {learned}.")
@@ -114,8 +114,8 @@ class ImageProjector(ModelMixin, ConfigMixin):
 
     def _queries_for(self, num_frames: int) -> Tensor:
         """The learned queries resampled along time, (f, q, c): first frame on first, last on last, linear between."""
-        by_frame = self.queries[0].unflatten(0, (self.config.num_frames, -1))
-        if num_frames == self.config.num_frames:
+        by_frame = self.queries[0].unflatten(0, (self.config["num_frames"], -1))
+        if num_frames == self.config["num_frames"]:
             return by_frame
         along_time = by_frame.permute(1, 2, 0)
         return F.interpolate(along_time, size=num_frames, mode="linear", align_corners=True).permute(2, 0, 1)

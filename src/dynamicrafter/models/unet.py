@@ -10,6 +10,7 @@ text context ─┐            ┌─ image context, its own tokens for every fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.loaders import PeftAdapterMixin
@@ -21,7 +22,7 @@ from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
-from dynamicrafter.models.blocks import ResidualBlock, Unit, Upsample
+from dynamicrafter.models.blocks import ResidualBlock, Stage, Unit, Upsample
 from dynamicrafter.models.layout import fold_frames, unfold_frames
 
 Context = tuple[ContextKeysValues, ...]
@@ -48,7 +49,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ("Unit", "TemporalTransformer")
-    _repeated_blocks = ("Unit",)
+    _repeated_blocks = ["Unit"]  # noqa: RUF012 diffusers declares it so
     _skip_layerwise_casting_patterns = ("norm", "time_embedding", "motion_embedding", "conv_in", "conv_out")
 
     @register_to_config
@@ -100,24 +101,24 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         width = base
         self.down = nn.ModuleList()
         for level, (out, attends) in enumerate(zip(widths, attention_levels, strict=True)):
-            units = nn.ModuleList(unit(width if i == 0 else out, out, attends=attends) for i in range(layers_per_block))
+            units = [unit(width if i == 0 else out, out, attends=attends) for i in range(layers_per_block)]
             width = out
             skips += [width] * layers_per_block
             last = level == len(widths) - 1
             shrink = None if last else nn.Conv2d(width, width, 3, stride=2, padding=1)
             skips += [] if last else [width]
-            self.down.append(_level(units, shrink))
+            self.down.append(Stage(units, shrink))
 
         self.middle = unit(width, width, attends=True)
         self.middle_out = residual(width, width)
 
         self.up = nn.ModuleList()
         for level, (out, attends) in reversed(list(enumerate(zip(widths, attention_levels, strict=True)))):
-            units = nn.ModuleList()
+            units = []
             for _ in range(layers_per_block + 1):
                 units.append(unit(width + skips.pop(), out, attends=attends))
                 width = out
-            self.up.append(_level(units, Upsample(width) if level > 0 else None))
+            self.up.append(Stage(units, Upsample(width) if level > 0 else None))
 
         self.norm_out = nn.GroupNorm(norm_num_groups, base, eps=1e-5)
         self.conv_out = nn.Conv2d(base, out_channels, 3, padding=1)
@@ -178,53 +179,54 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         hidden = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames)
         skips = [hidden]
-        for level in self.down:
-            for unit in level["units"]:
+        for stage in _stages(self.down):
+            for unit in stage.each_unit():
                 hidden = self._run(unit, hidden, embedding, contexts, num_frames)
                 skips.append(hidden)
-            if "resize" in level:
-                hidden = level["resize"](hidden)
+            if stage.resize is not None:
+                hidden = stage.resize(hidden)
                 skips.append(hidden)
 
         hidden = self._run(self.middle, hidden, embedding, contexts, num_frames)
         hidden = self.middle_out(hidden, embedding, num_frames)
 
-        for level in self.up:
-            for unit in level["units"]:
+        for stage in _stages(self.up):
+            for unit in stage.each_unit():
                 skip = skips.pop()
                 hidden = self._run(unit, _join(hidden, skip), embedding, contexts, num_frames)
-            if "resize" in level:
-                hidden = level["resize"](hidden)
+            if stage.resize is not None:
+                hidden = stage.resize(hidden)
         return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
 
     def _units(self) -> Iterator[Unit]:
         """Units in the order of execution."""
-        for level in self.down:
-            yield from level["units"]
+        for stage in _stages(self.down):
+            yield from stage.each_unit()
         yield self.middle
-        for level in self.up:
-            yield from level["units"]
+        for stage in _stages(self.up):
+            yield from stage.each_unit()
 
     def _run(
         self, unit: Unit, hidden: Tensor, embedding: Tensor, contexts: Iterator[ContextKeysValues], num_frames: int
     ) -> Tensor:
         context = next(contexts) if unit.spatial is not None else None
         if self.gradient_checkpointing and is_grad_enabled():
-            return self._gradient_checkpointing_func(unit, hidden, embedding, context, num_frames)
+            checkpoint: Any = self._gradient_checkpointing_func
+            return checkpoint(unit, hidden, embedding, context, num_frames)
         return unit(hidden, embedding, context, num_frames)
 
     def _embed(self, timestep: Tensor, motion: Tensor | None, sample: Tensor) -> Tensor:
         """Sum of the embeddings of timestep and motion number, (b, 4·base)."""
         if motion is None:
-            motion = timestep.new_full(timestep.shape, self.config.default_motion)
+            motion = timestep.new_full(timestep.shape, self.config["default_motion"])
         time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
         return time + self.motion_embedding(self.sinusoid(motion).to(sample.dtype))
 
     def _check(self, sample: Tensor, text: Tensor | None, image: Tensor | None, context: Context | None) -> None:
-        num_frames, most = sample.shape[2], self.config.max_frames
+        num_frames, most = sample.shape[2], self.config["max_frames"]
         if not 1 <= num_frames <= most:
             raise InputError(f"num_frames must be between 1 and {most}, got {num_frames}; try {most}.")
-        halvings = 2 ** (len(self.config.block_out_channels) - 1)
+        halvings = 2 ** (len(self.config["block_out_channels"]) - 1)
         if sample.shape[3] % halvings or sample.shape[4] % halvings:
             raise InputError(
                 f"latent height and width must be multiples of {halvings}, got {tuple(sample.shape[3:])}; "
@@ -239,8 +241,9 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             )
 
 
-def _level(units: nn.ModuleList, resize: nn.Module | None) -> nn.ModuleDict:
-    return nn.ModuleDict({"units": units} | ({} if resize is None else {"resize": resize}))
+def _stages(levels: nn.ModuleList) -> list[Stage]:
+    """The list's entries, with the type that PyTorch's containers don't keep."""
+    return cast("list[Stage]", list(levels))
 
 
 def _join(hidden: Tensor, skip: Tensor) -> Tensor:

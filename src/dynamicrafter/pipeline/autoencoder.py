@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def encode_pictures(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None) -> Tensor:
@@ -22,11 +22,11 @@ def encode_pictures(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None) ->
         (b, 4, h/8, w/8), float32.
     """
     with _safe(vae):
-        posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
+        (posterior,) = vae.encode(pixels.to(vae.dtype), return_dict=False)
     latents = posterior.mean.float()
     if noise is not None:
         latents = latents + posterior.std.float() * noise.to(latents)
-    return latents * vae.config.scaling_factor
+    return latents * vae.config["scaling_factor"]
 
 
 def decode_frames(vae: AutoencoderKL, latents: Tensor, *, chunk_size: int) -> Tensor:
@@ -35,20 +35,21 @@ def decode_frames(vae: AutoencoderKL, latents: Tensor, *, chunk_size: int) -> Te
     Args:
         chunk_size: frames decoded at a time; they don't see each other in the decoder.
     """
-    frames = rearrange(latents, "b c f h w -> (b f) c h w") / vae.config.scaling_factor
+    frames = rearrange(latents, "b c f h w -> (b f) c h w") / vae.config["scaling_factor"]
     with _safe(vae):
-        decoded = [vae.decode(chunk.to(vae.dtype)).sample.float() for chunk in frames.split(chunk_size)]
+        chunks = frames.to(vae.dtype).split(chunk_size)
+        decoded = [vae.decode(chunk, return_dict=False)[0].float() for chunk in chunks]
     return rearrange(torch.cat(decoded), "(b f) c h w -> b c f h w", b=latents.shape[0])
 
 
 @contextmanager
 def _safe(vae: AutoencoderKL) -> Iterator[None]:
     """Hold the autoencoder in float32 while it would overflow float16 into black pictures."""
-    overflows = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", True)
+    overflows = vae.dtype == torch.float16 and vae.config.get("force_upcast", True)
     if overflows:
-        vae.to(torch.float32)
+        nn.Module.to(vae, torch.float32)
     try:
         yield
     finally:
         if overflows:
-            vae.to(torch.float16)
+            nn.Module.to(vae, torch.float16)

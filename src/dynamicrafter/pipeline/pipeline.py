@@ -11,29 +11,23 @@
 """
 
 # No `from __future__ import annotations`: diffusers checks components against the annotations of __init__ as objects.
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from einops import repeat
-from torch import Generator, Tensor
+from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.errors import InputError
-from dynamicrafter.guidance import PassPlan, combine, plan_passes
+from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
-from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.media.framing import Fit
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
-from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
 from dynamicrafter.pipeline.inputs import (
     OUTPUT_TYPES,
     OutputType,
@@ -48,19 +42,10 @@ from dynamicrafter.pipeline.inputs import (
     count_videos,
 )
 from dynamicrafter.pipeline.loading import SEEDED, file_components, seeded_components
-from dynamicrafter.pipeline.memory import passes_fit_together
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
-from dynamicrafter.pipeline.passes import PassContexts, project_passes, run_passes
+from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.presets import NUM_FRAMES, Preset, preset_from_dict
-from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-from dynamicrafter.text.tokenizer import tokenize
-
-logger = logging.getLogger(__name__)
-
-Generators = Generator | Sequence[Generator] | None
-Batching = Literal["auto", "together", "separate"]
-BATCHINGS: tuple[Batching, ...] = ("auto", "together", "separate")
 
 
 @dataclass
@@ -70,7 +55,7 @@ class DynamiCrafterPipelineOutput(BaseOutput):
     frames: Frames
 
 
-class DynamiCrafterPipeline(DiffusionPipeline):
+class DynamiCrafterPipeline(PipelineSteps):
     """Animates pictures, or fills the time between two (arXiv:2310.12190).
 
     Args:
@@ -126,7 +111,8 @@ class DynamiCrafterPipeline(DiffusionPipeline):
         model = resolve(str(name), download=download)
         if model.kind == "folder":
             return super().from_pretrained(str(model.path), **options)
-        return cls.from_single_file(model.path, download=download, **{"preset": model.preset} | options)
+        options.setdefault("preset", model.preset)
+        return cls.from_single_file(model.path, download=download, **options)
 
     @classmethod
     def from_single_file(
@@ -158,17 +144,12 @@ class DynamiCrafterPipeline(DiffusionPipeline):
     @property
     def preset(self) -> Preset:
         """What the checkpoint was made for: size, motion number, default sampling."""
-        return preset_from_dict(self.config.preset)
+        return preset_from_dict(self.config["preset"])
 
     @property
     def interrupt(self) -> bool:
         """Set `_interrupt` from a callback to end sampling after the step; what there is gets decoded."""
         return self._interrupt
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels along one side of a latent."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
     def __call__(
@@ -198,7 +179,7 @@ class DynamiCrafterPipeline(DiffusionPipeline):
         decode_chunk_size: int | None = None,
         output_type: OutputType = "pil",
         return_dict: bool = True,
-        callback_on_step_end: Callable[[Any, int, int, dict], dict | None] | None = None,
+        callback_on_step_end: OnStepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> DynamiCrafterPipelineOutput | tuple[Frames]:
         """Make videos. What is None comes from the preset.
@@ -277,7 +258,7 @@ class DynamiCrafterPipeline(DiffusionPipeline):
             negative_text=lambda: each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")),
             image=each(self.encode_image(first, num_frames)),
             batching=guidance_batching,
-            latent_size=tuple(noise.shape[3:]),
+            latent_size=(noise.shape[3], noise.shape[4]),
         )
         clean = self.denoise(
             noise,
@@ -295,195 +276,6 @@ class DynamiCrafterPipeline(DiffusionPipeline):
             frames = convert_frames(self.decode_latents(clean, chunk_size=decode_chunk_size), output_type)
         self.maybe_free_model_hooks()
         return DynamiCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
-
-    @torch.no_grad()
-    def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
-        """Text context of prompts, (b, 77, c); what exceeds 75 tokens is cut, with a warning that shows it."""
-        tokens = tokenize(prompts)
-        for rest in tokens.cut:
-            if rest is not None:
-                logger.warning("The prompt is longer than 75 tokens; this part is not read: %s", rest)
-        return self.text_encoder(tokens.ids.to(self._execution_device)).last_hidden_state
-
-    @torch.no_grad()
-    def encode_image(self, pixels: Tensor, num_frames: int = NUM_FRAMES) -> Tensor:
-        """Image context of pictures (b, 3, h, w) in [-1, 1]: (b, f, m, c), m tokens for each frame."""
-        inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
-        tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
-        return self.image_projector(tokens.to(self.image_projector.dtype), num_frames)
-
-    @torch.no_grad()
-    def encode_image_latents(
-        self,
-        pixels: Tensor,
-        generator: Generators = None,
-        *,
-        noise: Tensor | None = None,
-        deterministic: bool = False,
-    ) -> Tensor:
-        """Latents of pictures, a sample of the autoencoder's posterior.
-
-        Args:
-            pixels: (b, 3, h, w) in [-1, 1].
-            generator: draws the sample's noise, unless `noise` (b, 4, h/8, w/8) is given.
-            deterministic: the posterior's mean, with no noise.
-
-        Returns:
-            (b, 4, h/8, w/8), float32, scaled as the UNet expects.
-        """
-        pixels = pixels.to(self._execution_device)
-        if deterministic:
-            return encode_pictures(self.vae, pixels, None)
-        factor = self.vae_scale_factor
-        shape = (len(pixels), self.vae.config.latent_channels, pixels.shape[2] // factor, pixels.shape[3] // factor)
-        return encode_pictures(self.vae, pixels, draw(shape, generator) if noise is None else noise)
-
-    def place_image_latents(self, first: Tensor, last: Tensor | None, num_frames: int) -> Tensor:
-        """What each frame is conditioned on, (b, 4, f, h, w).
-
-        Args:
-            first: (b, 4, h, w); alone, it stands on every frame.
-            last: (b, 4, h, w); given, only the first and the last frame are conditioned, each on its own picture.
-        """
-        if last is None:
-            return repeat(first, "b c h w -> b c f h w", f=num_frames)
-        placed = first.new_zeros(*first.shape[:2], num_frames, *first.shape[2:])
-        placed[:, :, 0] = first
-        placed[:, :, -1] = last
-        return placed
-
-    def prepare_latents(
-        self,
-        count: int,
-        num_frames: int,
-        height: int,
-        width: int,
-        generator: Generators = None,
-        latents: Tensor | None = None,
-    ) -> Tensor:
-        """Noise to start from, (b, 4, f, h/8, w/8), float32; `latents` are checked and used where given.
-
-        Raises:
-            InputError: latents of another shape.
-        """
-        factor = self.vae_scale_factor
-        shape = (count, self.unet.config.out_channels, num_frames, height // factor, width // factor)
-        if latents is None:
-            latents = draw(shape, generator)
-        elif tuple(latents.shape) != shape:
-            raise InputError(f"latents must have the shape {shape}, got {tuple(latents.shape)}.")
-        return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
-
-    @torch.no_grad()
-    def prepare_contexts(
-        self,
-        passes: Sequence[str],
-        *,
-        text: Tensor,
-        negative_text: Callable[[], Tensor],
-        image: Tensor,
-        batching: Batching = "auto",
-        latent_size: tuple[int, int],
-    ) -> PassContexts:
-        """Keys and values of every pass, constant over the run.
-
-        Args:
-            passes: of the guidance plan: "conditional", "image" (picture without prompt), "unconditional".
-            text, image: context of prompt (b, 77, c) and picture (b, f, m, c).
-            negative_text: makes the context of the empty or negative prompt; called only where a pass needs it.
-            batching, latent_size: as in `__call__`; decide whether the passes go through the UNet as one batch.
-        """
-        count, num_frames = image.shape[:2]
-        sources: dict[str, tuple[Tensor, Tensor]] = {}
-        empty = negative_text() if set(passes) != {"conditional"} else text
-        for name in passes:
-            match name:
-                case "conditional":
-                    sources[name] = (text, image)
-                case "image":
-                    sources[name] = (empty, image)
-                case _:
-                    grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
-                    sources[name] = (empty, self.encode_image(grey, num_frames).expand_as(image))
-        together = batching == "together" or (
-            batching == "auto"
-            and passes_fit_together(
-                self.unet,
-                self._execution_device,
-                batch=count * len(passes),
-                num_frames=num_frames,
-                height=latent_size[0],
-                width=latent_size[1],
-            )
-        )
-        sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
-        return project_passes(self.unet, sources, together=together)
-
-    @torch.no_grad()
-    def denoise(
-        self,
-        latents: Tensor,
-        image_latents: Tensor,
-        contexts: PassContexts,
-        plan: PassPlan,
-        *,
-        motion: Tensor,
-        eta: float,
-        generator: Generators = None,
-        step_noise: Sequence[Tensor] | None = None,
-        on_step_end: Callable[[Any, int, int, dict], dict | None] | None = None,
-        tensor_inputs: Sequence[str] = ("latents",),
-    ) -> Tensor:
-        """Walk the scheduler's timesteps from noise to clean latents.
-
-        Args:
-            latents, image_latents: (b, 4, f, h, w), float32.
-            contexts, plan: the guidance passes, as `prepare_contexts` and `plan_passes` give them.
-            motion: (b,).
-            step_noise: for each step (b, 4, f, h, w), instead of the generator's.
-            on_step_end, tensor_inputs: as in `__call__`.
-
-        Returns:
-            (b, 4, f, h, w), float32.
-        """
-        motion = motion.to(latents.device)
-        with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
-            for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
-                sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
-                try:
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts)
-                except torch.OutOfMemoryError:
-                    if len(contexts.groups) == len(contexts.names):
-                        raise
-                    logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
-                    contexts = contexts.separate()
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts)
-                guided = combine({name: output.float() for name, output in outputs.items()}, plan)
-                latents = self.scheduler.step(
-                    guided,
-                    timestep,
-                    latents,
-                    eta=eta,
-                    noise=None if step_noise is None else step_noise[index],
-                    generator=generator,
-                ).prev_sample
-                if on_step_end is not None:
-                    tensors = {"latents": latents}
-                    changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
-                    latents = (changed or {}).get("latents", latents)
-                bar.update()
-                if self._interrupt:
-                    break
-        return latents
-
-    @torch.no_grad()
-    def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
-        """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
-
-        Args:
-            chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
-        """
-        return decode_frames(self.vae, latents.to(self._execution_device), chunk_size=chunk_size or 1)
 
     def _embeds(self, prompt: str | Sequence[str] | None, embeds: Tensor | None, count: int, name: str) -> Tensor:
         """Text context from embeddings where they are given, else from prompts."""
