@@ -28,7 +28,7 @@ def test_a_note_comes_back_as_it_was_and_is_plain_ascii(metadata, fps, num_frame
     assert parse_note(text) == parse_note(text.encode()) == Note(metadata, fps, num_frames)
 
 
-@given(st.one_of(st.text(), st.binary(), JSON.map(json.dumps)))
+@given(st.one_of(st.text(), st.binary(), st.none(), st.integers(), JSON.map(json.dumps)))
 def test_any_other_text_is_no_note_and_no_error(text):
     assert parse_note(text) is None
 

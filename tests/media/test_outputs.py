@@ -35,11 +35,16 @@ def largest_file(num_bytes: int):
 
 @pytest.fixture
 def closed_folder():
-    """A folder that this user may read but not change; root steps down, as it may change everything."""
+    """A folder that this user may read but not change; root steps down, as it may change everything.
+
+    In its subfolder this user may write, but not change the one file in it.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "old.mp4").write_bytes(b"old")
-        (folder / "old.mp4").chmod(0o444)
+        (folder / "open").mkdir()
+        (folder / "open").chmod(0o777)
+        (folder / "open" / "old.mp4").write_bytes(b"old")
+        (folder / "open" / "old.mp4").chmod(0o444)
         folder.chmod(0o555)
         user = os.geteuid()
         if user == 0:
@@ -134,6 +139,15 @@ def test_a_newer_clip_replaces_the_older_one_whole(tmp_path, name):
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
+def test_whoever_is_watching_the_older_clip_sees_it_to_its_end(tmp_path):
+    write(tmp_path / "a.gif", metadata={"take": "older"})
+    older = (tmp_path / "a.gif").read_bytes()
+    with (tmp_path / "a.gif").open("rb") as viewer:
+        write(tmp_path / "a.gif", NOISE[::-1])
+        assert viewer.read() == older
+    assert (tmp_path / "a.gif").read_bytes() != older
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_outputs_are_as_open_to_others_as_the_user_wants(tmp_path, name):
     mask = os.umask(0o022)
@@ -215,8 +229,9 @@ def test_a_folder_without_permission_is_refused(closed_folder, attempt):
 @pytest.mark.parametrize("attempt", [check_output, write])
 def test_a_file_that_was_made_read_only_is_not_replaced(closed_folder, attempt):
     with pytest.raises(OutputError, match="you have no permission to write there"):
-        attempt(closed_folder / "old.mp4")
-    assert (closed_folder / "old.mp4").read_bytes() == b"old"
+        attempt(closed_folder / "open" / "old.mp4")
+    assert (closed_folder / "open" / "old.mp4").read_bytes() == b"old"
+    check_output(closed_folder / "open" / "new.mp4")
 
 
 def test_an_empty_name_is_refused():

@@ -52,6 +52,14 @@ def test_pixels_rate_and_options_come_back_from_every_format(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_options_of_the_largest_size_come_back_from_every_format(tmp_path, name):
+    options = {"curve": [[index] for index in range(8000)]}
+    write_clip(tmp_path / name, panning(1, 16, 16), fps=8, metadata=options)
+    assert read_metadata(tmp_path / name) == options
+    assert read_clip(tmp_path / name)[1] == 8
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fps", [8, 0.1, 29.97, Fraction(50)])
 @pytest.mark.parametrize("num_frames", [1, 2])
 def test_the_shortest_clips_keep_their_length_and_rate(tmp_path, name, fps, num_frames):

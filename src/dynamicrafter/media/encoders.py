@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from dynamicrafter.errors import OutputError
+from dynamicrafter.media.notes import MAX_NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,7 +117,8 @@ def encode_png_folder(folder: Path, frames: np.ndarray, *, note: str) -> None:
     text.add_text(NOTE_TEXT, note)
     for index, pixels in enumerate(frames):
         Image.fromarray(pixels).save(folder / f"{index:04}.png", pnginfo=None if index else text)
-    (folder / NOTE_FILE).write_text(json.dumps(json.loads(note), indent=2) + "\n")
+    readable = json.dumps(json.loads(note), indent=2)
+    (folder / NOTE_FILE).write_text(readable if len(readable) <= MAX_NOTE else note)
 
 
 def encode_npy(path: Path, frames: np.ndarray, *, note: str) -> None:

@@ -46,9 +46,9 @@ def write_note(metadata: dict[str, object], *, fps: Fraction, num_frames: int) -
     return text
 
 
-def parse_note(text: str | bytes | None) -> Note | None:
+def parse_note(text: object) -> Note | None:
     """Read a note back; None if there is none, or it is none of ours."""
-    if text is None or len(text) > MAX_NOTE:
+    if not isinstance(text, str | bytes) or len(text) > MAX_NOTE:
         return None
     try:
         content = json.loads(text)
