@@ -263,6 +263,17 @@ def test_saved_and_loaded_again_it_makes_the_same_bits(pipe, picture, tmp_path):
     assert torch.equal(run(again, picture, "waves", generator=generator_for(1)), want)
 
 
+def test_a_model_laid_out_by_a_run_saves_and_loads_with_the_same_weights(picture, tmp_path):
+    loaded = DynamiCrafterPipeline.from_pretrained("seeded:tiny")
+    run(loaded, picture, "waves")
+    assert loaded.unet.middle.residual.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    loaded.save_pretrained(tmp_path / "model")
+    again = DynamiCrafterPipeline.from_pretrained(tmp_path / "model")
+    for component in ("unet", "vae"):
+        ours, theirs = (getattr(pipe, component).state_dict() for pipe in (loaded, again))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_a_call_leaves_the_pipeline_as_it_was(pipe, picture):
     before = {
         name: {k: v.clone() for k, v in m.state_dict().items()}

@@ -37,7 +37,7 @@ def decode_frames(vae: AutoencoderKL, latents: Tensor, *, chunk_size: int) -> Te
     """
     frames = rearrange(latents, "b c f h w -> (b f) c h w") / vae.config["scaling_factor"]
     with _safe(vae):
-        chunks = frames.to(vae.dtype).split(chunk_size)
+        chunks = frames.to(vae.dtype, memory_format=torch.channels_last).split(chunk_size)
         decoded = [vae.decode(chunk, return_dict=False)[0].float() for chunk in chunks]
     return rearrange(torch.cat(decoded), "(b f) c h w -> b c f h w", b=latents.shape[0])
 

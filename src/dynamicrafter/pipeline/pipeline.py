@@ -93,6 +93,7 @@ class DynamiCrafterPipeline(PipelineSteps):
         self._interrupt = False
 
     @classmethod
+    # pyrefly: ignore [bad-override-param-name]
     def from_pretrained(cls, name: str | Path, *, download: bool = False, **options: Any) -> "DynamiCrafterPipeline":
         """Load a model by any of its names; nothing is downloaded unasked.
 
@@ -230,6 +231,7 @@ class DynamiCrafterPipeline(PipelineSteps):
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale)
         self.scheduler.set_timesteps(steps)
         self._interrupt = False
+        self._lay_out()
 
         first = as_pixels(image, height=height, width=width, fit=fit)
         last = (
@@ -276,6 +278,15 @@ class DynamiCrafterPipeline(PipelineSteps):
             frames = convert_frames(self.decode_latents(clean, chunk_size=decode_chunk_size), output_type)
         self.maybe_free_model_hooks()
         return DynamiCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _lay_out(self) -> None:
+        """Turn convolutions' weights, once, to the layout that videos have on their way, which spares copies of both.
+
+        Not while loading: a conversion would copy what is only mapped from a file.
+        """
+        for network in (self.unet, self.vae):
+            to: Any = torch.nn.Module.to  # whose annotations know no memory format
+            to(network, memory_format=torch.channels_last)
 
     def _embeds(self, prompt: str | Sequence[str] | None, embeds: Tensor | None, count: int, name: str) -> Tensor:
         """Text context from embeddings where they are given, else from prompts."""
