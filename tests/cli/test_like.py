@@ -70,6 +70,15 @@ def test_a_picture_is_found_beside_the_clip_from_another_folder(cli, clip, monke
     np.testing.assert_array_equal(np.load("again.npy"), np.load(clip))
 
 
+def test_of_two_pictures_of_one_name_the_one_with_the_clips_pixels_is_taken(cli, clip, other_photo, monkeypatch):
+    elsewhere = clip.parent / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(other_photo, elsewhere / "photo.png")
+    monkeypatch.chdir(elsewhere)
+    assert cli("animate", "--like", clip, "-o", "again.npy").code == 0
+    np.testing.assert_array_equal(np.load("again.npy"), np.load(clip))
+
+
 def test_a_picture_that_was_encoded_anew_without_loss_still_counts_as_the_same(cli, clip, photo):
     image = Image.open(photo)
     image.load()

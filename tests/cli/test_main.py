@@ -1,3 +1,4 @@
+import io
 import os
 import re
 import subprocess
@@ -48,6 +49,21 @@ def test_help_and_version_import_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "imported:"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("words", [["--help"], ["animate", "--help"]])
+def test_help_can_be_shown_where_boxes_and_dots_cannot(cli, monkeypatch, encoding, words):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert cli(*words).code == 0
+    assert b"usage: dynamicrafter" in stdout.buffer.getvalue()
+
+
+def test_a_reader_who_has_read_enough_ends_the_command_without_a_traceback():
+    command = f"{sys.executable} -m dynamicrafter.cli animate --help; echo $? >&2"
+    done = subprocess.run(["bash", "-c", f"({command}) | true"], capture_output=True, text=True, check=True)
+    assert done.stderr in ("0\n", "141\n")  # help may have been written before the reader left
 
 
 @pytest.mark.parametrize("words", [["--help"], ["animate", "--help"]])

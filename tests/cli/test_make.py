@@ -1,7 +1,9 @@
 import dataclasses
+import io
 import json
 import os
 import signal
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 
 from dynamicrafter import Animator
 from dynamicrafter.animator.clip import Clip
+from dynamicrafter.errors import OutputError
 from dynamicrafter.media.video import read_clip, read_metadata
 
 TINY = ("--model", "seeded:tiny", "--steps", "2", "--frames", "4")
@@ -87,6 +90,14 @@ def test_without_a_name_the_clip_is_named_after_the_picture_and_replaces_nothing
     assert (photo.parent / "photo-2.mp4").read_text() == "mine"
 
 
+def test_a_path_that_is_no_valid_text_is_printed_byte_by_byte(cli, photo, monkeypatch, tmp_path):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert cli("animate", photo, "a b\udcffat", *TINY, "-o", "cl\udcffp.npy").code == 0
+    assert stdout.buffer.getvalue() == b"cl\xffp.npy\n"
+    assert (tmp_path / "cl\udcffp.npy").exists()
+
+
 def test_a_named_file_is_replaced(cli, photo):
     (photo.parent / "clip.gif").write_text("old")
     assert cli("animate", photo, *TINY, "-o", "clip.gif").code == 0
@@ -118,7 +129,7 @@ ERRORS = {
     "seed": (["photo.png", "--seed", "-1"], "seed must be between 0 and "),
     "frames": (["photo.png", "--frames", "17"], "frames must be between 1 and 16, got 17; try 16."),
     "size": (["photo.png", "--size", "100x64"], "width must be a positive multiple of 64 pixels, got 100; try 128."),
-    "samples": (["photo.png", "--samples", "0"], "samples must be at least 1, got 0; try 1."),
+    "samples": (["photo.png", "--samples", "0"], "samples must be between 1 and 1000, got 0; try 1."),
     "fps": (["photo.png", "--fps", "fast"], "fps must be a number or a fraction such as 24000/1001, got 'fast'."),
     "crf": (["photo.png", "--crf", "99"], "crf must be a whole number from 0 (best) to 51 (worst) for mp4, got 99"),
     "format": (["photo.png", "--format", "avi"], "format must be one of mp4, "),
@@ -198,6 +209,12 @@ def raising(error):
     return fail
 
 
+def disk_full():
+    error = OutputError("clip.mp4 could not be written: the disk is full.")
+    error.__cause__ = OSError(28, "No space left on device")
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
@@ -205,6 +222,7 @@ def raising(error):
         (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: out of memory; try a smaller --size"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory; "),
         (OSError(28, "No space left on device", "clip.mp4"), 1, "error: the disk is full (clip.mp4); "),
+        (disk_full(), 1, "error: clip.mp4 could not be written: the disk is full"),
         (KeyboardInterrupt(), 130, "stopped; nothing was written"),
     ],
 )

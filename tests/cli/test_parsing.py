@@ -111,6 +111,11 @@ def test_an_option_like_no_other_is_answered_with_the_help(word):
     assert complaint(word) == f"unknown option {name}; `dynamicrafter animate --help` lists what there is."
 
 
+@pytest.mark.parametrize("word", ["--imag", "--promp", "--recip"])
+def test_what_is_no_option_is_never_suggested(word):
+    assert f"did you mean {word}" not in complaint(word)
+
+
 def test_an_option_without_its_value_says_so():
     assert complaint("photo.jpg", "--seed") == "--seed needs a value."
     assert complaint("photo.jpg", "--seed", "--quiet") == "--seed needs a value."
@@ -118,7 +123,7 @@ def test_an_option_without_its_value_says_so():
 
 def test_a_prompt_without_quotes_is_answered_with_quotes():
     line = complaint("photo.jpg", "a", "boat")
-    assert line == "unexpected argument 'boat'; put a prompt of several words into quotes."
+    assert line == "unexpected argument 'boat'; put a prompt of several words into quotes, and the output behind -o."
 
 
 def test_a_missing_argument_is_named():

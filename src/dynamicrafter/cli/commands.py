@@ -114,14 +114,14 @@ class MakeCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class AnimateCommand(MakeCommand, OnePicture):
-    """Animate a picture as the prompt says."""
+    """Animate a picture as the prompt says: dynamicrafter animate photo.jpg "a boat on a stormy sea" -o boat.mp4"""
 
     mode: ClassVar[Mode] = "animate"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolateCommand(MakeCommand, TwoPictures):
-    """Fill the time between two pictures."""
+    """Fill the time between two pictures: dynamicrafter interpolate dawn.jpg dusk.jpg "the day goes by" -o day.mp4"""
 
     mode: ClassVar[Mode] = "interpolate"
     picture_names: ClassVar[tuple[str, ...]] = ("first", "last")
@@ -129,7 +129,7 @@ class InterpolateCommand(MakeCommand, TwoPictures):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopCommand(MakeCommand, OnePicture):
-    """Animate a picture so that the end runs into the beginning."""
+    """Make a video whose end runs into its beginning: dynamicrafter loop photo.jpg "waves roll in" -o waves.gif"""
 
     mode: ClassVar[Mode] = "loop"
 

@@ -73,13 +73,13 @@ def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
     remedy = f"name the picture: dynamicrafter … PICTURE --like {clip}"
     if stored.path is None:
         raise InputError(f"{clip} doesn't say where its picture was, which came from a program; {remedy}.")
-    places = [Path(stored.path), clip.parent / stored.path]
-    path = next((place for place in places if _is_file(place)), None)
-    if path is None:
+    found = [path for path in (Path(stored.path), clip.parent / stored.path) if _is_file(path)]
+    if not found:
         raise InputError(f"{clip} was made of {stored.path!r}, which is not there; {remedy}.")
-    if picture_hash(read_picture(path)) != stored.sha256:
-        raise InputError(f"{path} is not the picture that {clip} was made of: its pixels differ; {remedy}.")
-    return path
+    for path in found:
+        if picture_hash(read_picture(path)) == stored.sha256:
+            return path
+    raise InputError(f"{found[0]} is not the picture that {clip} was made of: its pixels differ; {remedy}.")
 
 
 def _is_file(path: Path) -> bool:

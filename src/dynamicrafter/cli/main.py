@@ -1,7 +1,7 @@
 """The command's entry point: finds the sub-command, and turns whatever happens into one line and an exit code.
 
-0 done, 1 the machine was not up to it (memory, disk), 2 an error of the user's, 130 stopped by Ctrl-C. Anything else
-is a fault of the package and keeps its traceback.
+0 done, 1 the machine was not up to it (memory, disk), 2 an error of the user's, 130 stopped by Ctrl-C, 141 nobody reads
+the output. Anything else is a fault of the package and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
+import os
 import signal
 import sys
 import threading
@@ -22,6 +24,7 @@ from dynamicrafter.cli.console import hush_libraries, say, shown_warnings
 from dynamicrafter.errors import InputError
 
 _INTERRUPTED = 128 + signal.SIGINT
+_PIPE_CLOSED = 128 + 13  # as after SIGPIPE
 
 _MEMORY = (
     "out of memory; try a smaller --size, fewer --frames or --dtype bfloat16, or close other programs that use the "
@@ -106,7 +109,9 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     with shown_warnings(), _interruptible() as interrupted:
         try:
+            _accept_any_character()
             _dispatch(words)
+            sys.stdout.flush()
             return 0
         except BaseException as error:
             if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
@@ -114,8 +119,9 @@ def main(words: Sequence[str] | None = None) -> int:
                 said = str(error) if isinstance(error, KeyboardInterrupt) else ""
                 say(said or "stopped; nothing was written")
                 return _INTERRUPTED
-            if isinstance(error, SystemExit) and not error.code:
-                return 0
+            if isinstance(error, BrokenPipeError):  # whoever read stdout has read enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return _PIPE_CLOSED
             failure = _explain(error)
             if failure is None:
                 raise
@@ -143,13 +149,23 @@ def _dispatch(words: list[str]) -> None:
         known = f"commands are {', '.join(_COMMANDS)}."
         raise UsageError(f"unknown {kind} {name};{suggest(name, [*_COMMANDS, '--help', '--version']) or f' {known}'}")
     prog = f"dynamicrafter {name}"
-    arguments = parse(_find(command.arguments), rest, prog=prog)
     hush_libraries()
+    try:
+        arguments = parse(_find(command.arguments), rest, prog=prog)
+    except SystemExit:  # after showing help
+        return
     if isinstance(arguments, MakeCommand) and arguments.output.like is not None:
         from dynamicrafter.cli.like import repeated
 
         arguments = parse(type(arguments), rest, prog=prog, default=repeated(arguments))
     _find(command.work)(arguments)
+
+
+def _accept_any_character() -> None:
+    """Let stdout take a path that is no valid text, and replace what its encoding lacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "replace")
 
 
 def _find(home: str) -> Any:
@@ -159,11 +175,13 @@ def _find(home: str) -> Any:
 
 def _explain(error: BaseException) -> tuple[str, int] | None:
     """One line and an exit code for what isn't a fault of the package."""
+    cause = error.__cause__ if isinstance(error, InputError) else error
+    disk_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, InputError):
-        return str(error), 2
+        return str(error), 1 if disk_full else 2
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return _MEMORY, 1
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and disk_full:
         where = f" ({error.filename})" if error.filename else ""
         return f"the disk is full{where}; free some space, or write elsewhere.", 1
     return None

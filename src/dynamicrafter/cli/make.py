@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEEDED = "seeded:"
+MOST_TAKES = 1000
 LONGEST_PROMPT = 2000  # characters; far more than the 75 tokens that are read, and short enough for any file's note
 
 
@@ -43,7 +44,7 @@ def run(command: MakeCommand) -> None:
     progress.attach(animator.pipeline)
     written: list[Path] = []
     try:
-        for shot, path in zip(_shots(command), paths, strict=False):
+        for shot, path in zip(_shots(command), paths, strict=True):
             progress.start()
             [clip] = animator.run([shot], on_step=progress.on_step)
             clip.save(path, fps=command.output.fps, crf=command.output.crf, format=command.output.format)
@@ -65,8 +66,8 @@ def check(command: MakeCommand) -> list[Path]:
     Raises:
         InputError: a picture, an option or an output breaks its rule.
     """
-    if command.output.samples < 1:
-        raise InputError(f"samples must be at least 1, got {command.output.samples}; try 1.")
+    if not 1 <= command.output.samples <= MOST_TAKES:
+        raise InputError(f"samples must be between 1 and {MOST_TAKES}, got {command.output.samples}; try 1.")
     for name, picture in zip(command.picture_names, command.pictures, strict=True):
         if picture is None:
             usage = " ".join(name.upper() for name in command.picture_names)
@@ -136,7 +137,7 @@ def take_paths(output: Path | None, picture: Path | None, *, num_takes: int, for
     if output is not None:
         return [_numbered(output, number) for number in range(1, num_takes + 1)]
     assert picture is not None
-    first = Path(picture.stem + find_format(Path(picture.stem), format or "mp4").suffix)
+    first = Path(picture.stem + find_format(Path("clip"), format or "mp4").suffix)
     free = (path for number in count(1) if not (path := _numbered(first, number)).exists())
     return [next(free) for _ in range(num_takes)]
 

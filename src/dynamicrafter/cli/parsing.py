@@ -58,7 +58,7 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, default: T | None =
             raise
         raise UsageError(_first_sentence(said.getvalue())) from None
     if unknown:
-        raise UsageError(_describe_unknown(unknown[0], _flags(kind), prog))
+        raise UsageError(_describe_unknown(unknown[0], kind, prog))
     return command
 
 
@@ -146,26 +146,23 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     return registry
 
 
-def _describe_unknown(word: str, known: Sequence[str], prog: str) -> str:
+def _describe_unknown(word: str, kind: Any, prog: str) -> str:
     listed = f" `{prog} --help` lists what there is."
     if word.startswith("-"):
         name = word.partition("=")[0]
-        return f"unknown option {name};{suggest(name, known) or listed}"
-    remedy = " put a prompt of several words into quotes." if "--prompt" in known else listed
+        return f"unknown option {name};{suggest(name, ['--help', *_flags(kind)]) or listed}"
+    takes_prompt = any(field.name == "prompt" for field in fields(kind))
+    remedy = " put a prompt of several words into quotes, and the output behind -o." if takes_prompt else listed
     return f"unexpected argument {word!r};{remedy}"
 
 
-def _flags(kind: type) -> list[str]:
-    return ["--help", *(f"--{name.replace('_', '-')}" for name in _names(kind))]
-
-
-def _names(kind: Any) -> Iterator[str]:
-    hints = get_type_hints(kind)
-    for field in fields(kind):
-        if is_dataclass(hints[field.name]):
-            yield from _names(hints[field.name])
-        else:
-            yield field.name
+def _flags(kind: Any) -> Iterator[str]:
+    """The options of a dataclass and those in it, without what is no option."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if is_dataclass(hint):
+            yield from _flags(hint)
+        elif not {tyro.conf.Positional, tyro.conf.Suppress} & set(getattr(hint, "__metadata__", ())):
+            yield f"--{name.replace('_', '-')}"
 
 
 def _first_sentence(box: str) -> str:
@@ -178,5 +175,5 @@ def _first_sentence(box: str) -> str:
         said.append(line.strip())
     text = " ".join(filter(None, said))
     text = re.sub(r"^Missing from (.+?): (\S+).*", r"\2 is missing; `\1 --help` explains.", text)
-    text = re.sub(r"^Missing value for argument '(\S+)'\..*", r"\1 needs a value.", text)
+    text = re.sub(r"^Missing value for argument [('\"]*([\w-]+).*", r"\1 needs a value.", text)
     return re.sub(r"^Error parsing (\S+):", r"\1", text) or "the command line can't be read; see --help."
