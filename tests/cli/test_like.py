@@ -44,6 +44,14 @@ def test_the_other_modes_are_repeated_too(cli, photo, other_photo, command, word
     assert read_metadata("again.npy") == read_metadata("clip.npy")
 
 
+def test_pace_and_quality_are_repeated_and_can_be_changed(cli, photo):
+    cli("animate", "photo.png", "-o", "clip.mp4", *TINY, "--fps", "24000/1001", "--crf", "30")
+    assert cli("animate", "--like", "clip.mp4", "-o", "again.mp4").code == 0
+    assert read_metadata("again.mp4")["output"] == {"fps": "24000/1001", "crf": 30}
+    assert cli("animate", "--like", "clip.mp4", "-o", "fast.gif", "--fps", "12").code == 0
+    assert read_metadata("fast.gif")["output"] == {"fps": "12", "crf": None}
+
+
 def test_flags_pictures_and_prompt_that_are_given_go_first(cli, clip, other_photo):
     done = cli(
         "animate", other_photo, "a storm", "--like", clip, "-o", "new.npy", "--seed", "123", "--no-deterministic"

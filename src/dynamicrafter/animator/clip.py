@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dynamicrafter.media.notes import parse_fps
 from dynamicrafter.media.video import write_clip
 from dynamicrafter.presets import OUTPUT_FPS
 
@@ -46,8 +47,9 @@ class Clip:
         Raises:
             OutputError: it can't be written there, or not so.
         """
-        pace = self.fps if fps is None else fps
-        write_clip(path, self.frames, fps=pace, metadata=self.metadata, crf=crf, format=format)
+        pace = parse_fps(self.fps if fps is None else fps)
+        metadata = self.metadata | {"output": {"fps": str(pace), "crf": crf}}
+        write_clip(path, self.frames, fps=pace, metadata=metadata, crf=crf, format=format)
         return Path(path)
 
 

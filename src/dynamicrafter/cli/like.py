@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from dynamicrafter import __version__
-from dynamicrafter.cli.commands import ClipFlags, MakeCommand, ModelFlags
+from dynamicrafter.cli.commands import ClipFlags, MakeCommand, ModelFlags, OutputFlags
 from dynamicrafter.cli.recipe import Recipe, StoredPicture, read_recipe
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.pictures import read_picture
@@ -57,9 +57,17 @@ def repeated(given: Command) -> Command:
             device=_device_if_here(recipe.device),
             dtype=recipe.dtype,
         ),
+        output=OutputFlags(fps=recipe.fps, crf=_crf_for(given, recipe)),
         recipe=recipe,
         **pictures,
     )
+
+
+def _crf_for(given: MakeCommand, recipe: Recipe) -> int | None:
+    """The clip's quality, where the new one is of the same format; scales differ between formats."""
+    target = given.output.output
+    same = given.output.format is None and (target is None or target.suffix == recipe.clip.suffix)
+    return recipe.crf if same else None
 
 
 def find_picture(stored: StoredPicture, *, clip: Path) -> Path:

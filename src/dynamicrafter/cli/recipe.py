@@ -38,6 +38,8 @@ class Recipe:
     dtype: str
     generator: str
     torch: str
+    fps: str
+    crf: int | None
 
 
 def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
@@ -52,6 +54,7 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
     """
     values = _Fields(metadata, clip)
     model = _Fields(values.get("model", dict), clip)
+    output = _Fields(values.get("output", dict), clip)
     mode = values.get("mode", str)
     if mode not in get_args(Mode):
         raise InputError(f"{clip} says its mode is {mode!r}, which is none of {', '.join(get_args(Mode))}.")
@@ -79,6 +82,8 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
         dtype=values.get("dtype", str),
         generator=values.get("generator", str),
         torch=values.get("torch", str),
+        fps=output.get("fps", str),
+        crf=output.get("crf", int, type(None)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,17 @@ from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 SEEDED = "seeded:"
 SEEDED_NAMES = ("256", "512", "1024", "interp", "tiny")
+
+
+def check_only_for_files(name: str, options: Mapping[str, object]) -> None:
+    """Refuse what says something about a file, given with a model that says it itself.
+
+    Raises:
+        InputError: a preset or encoders are among the options.
+    """
+    for option in ("preset", "encoders"):
+        if options.get(option) is not None:
+            raise InputError(f"{option} goes with a checkpoint file; {name} brings its own; leave --{option} out.")
 
 
 def file_components(

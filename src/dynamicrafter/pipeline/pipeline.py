@@ -41,7 +41,7 @@ from dynamicrafter.pipeline.inputs import (
     check_size,
     count_videos,
 )
-from dynamicrafter.pipeline.loading import SEEDED, file_components, seeded_components
+from dynamicrafter.pipeline.loading import SEEDED, check_only_for_files, file_components, seeded_components
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.presets import NUM_FRAMES, Preset, preset_from_dict
@@ -105,12 +105,15 @@ class DynamiCrafterPipeline(PipelineSteps):
 
         Raises:
             ModelNotFoundError: not on this machine.
+            InputError: `preset` or `encoders` for a model that brings its own.
             CheckpointError: unreadable or misfitting weights.
         """
         if str(name).startswith(SEEDED):
+            check_only_for_files(str(name), options)
             return cls(**seeded_components(str(name), dtype=options.get("torch_dtype")))
         model = resolve(str(name), download=download)
         if model.kind == "folder":
+            check_only_for_files(str(name), options)
             return super().from_pretrained(str(model.path), **options)
         options.setdefault("preset", model.preset)
         return cls.from_single_file(model.path, download=download, **options)
