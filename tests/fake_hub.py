@@ -1,11 +1,16 @@
 """A Hugging Face cache and a hub that answers on this machine, for tests without a network."""
 
+import contextlib
+import hashlib
 import http.server
 import json
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
 from urllib.parse import unquote
 
 import pytest
@@ -46,8 +51,18 @@ class FakeHub(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), FakeHubHandler)
         self.files: dict[str, dict[str, bytes]] = {}
         self.refused: dict[str, tuple[int, str]] = {}  # repository: status and the hub's code for it
+        self.etags: dict[str, str] = {}  # by file, instead of the sha256 of its content
+        self.ignores_ranges = False
         self.break_after: int | None = None  # bytes of the next transfer, after which the line goes dead
+        self.resets = False  # a line that goes dead does so by a reset instead of an end
+        self.pause_after: int | None = None  # bytes of the next transfer, after which it waits
+        self.go_on = threading.Event()
         self.asked: list[tuple[str, str, str | None]] = []
+
+    @property
+    def ranges(self) -> list[str | None]:
+        """What was asked for of files' contents, request by request; None is all."""
+        return [given for command, path, given in self.asked if command == "GET" and not path.startswith("/api/")]
 
     @property
     def address(self) -> str:
@@ -101,8 +116,13 @@ class FakeHubHandler(http.server.BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound")
             return
         first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        etag = f'"{file.replace("/", "-")}-{len(content)}"'
-        self._send(content[first:], {"X-Repo-Commit": COMMIT, "ETag": etag}, status=206 if first else 200)
+        etag = self.server.etags.get(file, hashlib.sha256(content).hexdigest())
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}
+        if first and not self.server.ignores_ranges:
+            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+            self._send(content[first:], headers, status=206)
+        else:
+            self._send(content, headers)
 
     def _send(self, content: bytes, headers: dict[str, str], *, status: int = 200) -> None:
         self.send_response(status)
@@ -110,9 +130,26 @@ class FakeHubHandler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
-            cut, self.server.break_after = self.server.break_after, None
+        if self.command == "HEAD":
+            return
+        if "ETag" in headers:
+            self._write_with_troubles(content)
+        else:
+            self.wfile.write(content)
+
+    def _write_with_troubles(self, content: bytes) -> None:
+        cut, self.server.break_after = self.server.break_after, None
+        pause, self.server.pause_after = self.server.pause_after, None
+        with contextlib.suppress(ConnectionError):  # nobody listens any more
+            if pause is not None:
+                self.wfile.write(content[:pause])
+                self.server.go_on.wait(20)
+                content = content[pause:]
             self.wfile.write(content[:cut])
+        if cut is not None and self.server.resets:
+            sleep(0.1)  # a reset throws away what the other side hasn't read yet
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
 
 
 def use_server(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
@@ -128,6 +165,7 @@ def serving() -> Iterator[FakeHub]:
         thread = threading.Thread(target=fake.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield fake
+        fake.go_on.set()
         fake.shutdown()
         thread.join()
 

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 
 import huggingface_hub
 import pytest
@@ -23,29 +22,6 @@ class TestDownload:
         server.asked.clear()
         assert hub.resolve("512", download=True) == first
         assert not server.asked
-
-    def test_a_line_that_breaks_is_taken_up_where_it_stopped(self, server, monkeypatch):
-        content = os.urandom(300_000)
-        server.files["Doubiiu/DynamiCrafter"] = {"model.ckpt": content}
-        server.break_after = 100_000
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
-        assert hub.download("256").read_bytes() == content
-        assert [given for command, _, given in server.asked if command == "GET"] == [None, "bytes=100000-"]
-
-    def test_a_download_that_the_user_breaks_off_leaves_no_model_behind(self, server, monkeypatch):
-        content = os.urandom(300_000)
-        server.files["Doubiiu/DynamiCrafter"] = {"model.ckpt": content}
-        server.break_after = 100_000
-
-        def interrupt(seconds: float) -> None:
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr("time.sleep", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            hub.download("256")
-        assert hub.find_local("256") is None
-        assert hub.download("256").read_bytes() == content
 
     def test_the_pruned_source_brings_encoders_where_its_file_lacks_them(self, server):
         files = {copy.file: copy.file.encode() for copy in PRUNED_COPIES}

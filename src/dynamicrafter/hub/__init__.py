@@ -111,8 +111,7 @@ def best_local(task: Literal["animate", "interpolate", "loop"]) -> LocalModel | 
 def download(name: str, *, source: Literal["official", "pruned"] = "official") -> Path:
     """Fetch a preset's weights into the Hugging Face cache.
 
-    A line that breaks is taken up where it stopped; a download that is broken off by the user or gives up begins anew
-    the next time, since huggingface_hub keeps no unfinished file.
+    An interrupted download goes on where it stopped, in whatever way it was interrupted.
 
     Args:
         name: a preset.
@@ -120,7 +119,7 @@ def download(name: str, *, source: Literal["official", "pruned"] = "official") -
             encoders (5.2 GB), or without, and then they are fetched as well (3.1 + 3.9 GB).
 
     Raises:
-        ModelNotFoundError: no network, or no such file on the hub.
+        ModelNotFoundError: no network, no such file on the hub, or it arrived damaged.
         OutputError: the disk is full or the cache can't be written.
         InputError: no such preset, or no pruned copy of it.
     """
@@ -195,7 +194,7 @@ def _in_repository(repo: str, file: str, *, download: bool) -> LocalModel:
 def _fetch_repository(repo: str) -> LocalModel:
     files = remote_files(repo)
     if PIPELINE_INDEX in files:
-        return local_model(fetch_pipeline(repo))
+        return local_model(fetch_pipeline(repo, files))
     weights = [file for file in files if PurePosixPath(file).suffix in WEIGHTS]
     if not weights:
         raise ModelNotFoundError(f"{repo} on the hub holds no weights; check the name.")

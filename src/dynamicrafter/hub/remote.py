@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 
 from dynamicrafter.errors import InputError, ModelNotFoundError, OutputError
 from dynamicrafter.hub.folders import PIPELINE_INDEX, is_complete_pipeline
+from dynamicrafter.hub.transfer import transfer
 
-_PIPELINE_FILES = [PIPELINE_INDEX, "*/*.json", "*/*.txt", "*/*.safetensors"]
+_PIPELINE_WEIGHTS = "*/*.safetensors"
+_PIPELINE_FILES = [PIPELINE_INDEX, "*/*.json", "*/*.txt", _PIPELINE_WEIGHTS]
 
 
 def check_repository(repo: str, file: str = "") -> None:
@@ -69,26 +72,33 @@ def remote_files(repo: str) -> list[str]:
 
 
 def fetch(repo: str, file: str) -> Path:
-    """Download one file into the cache; a line that breaks is taken up again where it stopped.
+    """Download one file into the cache, going on where an earlier attempt stopped.
 
     Raises:
-        ModelNotFoundError: no network, or no such file.
+        ModelNotFoundError: no network, no such file, or it arrived damaged.
         OutputError: the disk is full or the cache can't be written.
     """
     from huggingface_hub import hf_hub_download
 
     with _one_line(repo, file):
+        transfer(repo, file)
         return Path(hf_hub_download(repo, file))
 
 
-def fetch_pipeline(repo: str) -> Path:
+def fetch_pipeline(repo: str, files: list[str]) -> Path:
     """Download a pipeline's folder into the cache: its settings and safetensors files only.
+
+    Args:
+        files: those of the repository, by which the weights are found that take long.
 
     Raises:
         ModelNotFoundError, OutputError: see `fetch`.
     """
     from huggingface_hub import snapshot_download
 
+    for file in fnmatch.filter(files, _PIPELINE_WEIGHTS):
+        with _one_line(repo, file):
+            transfer(repo, file)
     with _one_line(repo, "the pipeline"):
         return Path(snapshot_download(repo, allow_patterns=_PIPELINE_FILES))
 
@@ -138,7 +148,8 @@ def _retold(error: Exception, repo: str, what: str) -> InputError | None:
             )
         case OSError() | RuntimeError() | errors.HTTPError():
             return ModelNotFoundError(
-                f"{what} of {repo} could not be downloaded ({reason}); check the connection and run it again."
+                f"{what} of {repo} could not be downloaded ({reason}); check the connection and run it again; what "
+                f"has arrived is kept."
             )
     return None
 
