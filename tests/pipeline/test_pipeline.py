@@ -263,6 +263,15 @@ def test_saved_and_loaded_again_it_makes_the_same_bits(pipe, picture, tmp_path):
     assert torch.equal(run(again, picture, "waves", generator=generator_for(1)), want)
 
 
+def test_with_networks_offloaded_in_turn_it_makes_the_same_bits(picture):
+    want = run(DynamiCrafterPipeline.from_pretrained("seeded:tiny"), picture, "waves", generator=generator_for(1))
+    offloaded = DynamiCrafterPipeline.from_pretrained("seeded:tiny")
+    offloaded.enable_model_cpu_offload(device="cpu")  # the hooks are the same as with a GPU; the moves are to itself
+    assert hasattr(offloaded.unet, "_hf_hook")
+    for _ in range(2):
+        assert torch.equal(run(offloaded, picture, "waves", generator=generator_for(1)), want)
+
+
 def test_a_model_laid_out_by_a_run_saves_and_loads_with_the_same_weights(picture, tmp_path):
     loaded = DynamiCrafterPipeline.from_pretrained("seeded:tiny")
     run(loaded, picture, "waves")
