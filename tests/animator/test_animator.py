@@ -195,6 +195,11 @@ def test_devices_and_dtypes_are_checked():
         choose_dtype("half", torch.device("cpu"))
 
 
+def test_a_cpu_without_onednn_computes_in_float32(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert choose_dtype(None, torch.device("cpu")) is torch.float32
+
+
 def test_seeded_names_are_checked():
     with pytest.raises(InputError, match="seeded:256, seeded:512, seeded:1024, seeded:interp, seeded:tiny"):
         Animator.from_pretrained("seeded:2048")

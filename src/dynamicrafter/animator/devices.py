@@ -40,8 +40,10 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {name!r}.")
         return DTYPES[name]
     if device.type == "cpu":
-        # Without instructions for it, bfloat16 is emulated and slower than float32.
-        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+        # Without instructions for it, bfloat16 is emulated and slower than float32. Only a build with oneDNN can be
+        # asked; those for Apple's processors have none.
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
