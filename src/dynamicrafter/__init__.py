@@ -31,15 +31,15 @@ _HOMES = {
 __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from dynamicrafter.animator.animator import Animator
-    from dynamicrafter.animator.clip import Clip
-    from dynamicrafter.animator.options import AnimateOptions
-    from dynamicrafter.models.projector import ImageProjector
-    from dynamicrafter.models.unet import DynamiCrafterUNet
-    from dynamicrafter.pipeline import DynamiCrafterPipeline
-    from dynamicrafter.presets import PRESETS, get_preset
-    from dynamicrafter.randomness import generator_for
-    from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+    from dynamicrafter.animator.animator import Animator as Animator
+    from dynamicrafter.animator.clip import Clip as Clip
+    from dynamicrafter.animator.options import AnimateOptions as AnimateOptions
+    from dynamicrafter.models.projector import ImageProjector as ImageProjector
+    from dynamicrafter.models.unet import DynamiCrafterUNet as DynamiCrafterUNet
+    from dynamicrafter.pipeline import DynamiCrafterPipeline as DynamiCrafterPipeline
+    from dynamicrafter.presets import PRESETS as PRESETS, get_preset as get_preset
+    from dynamicrafter.randomness import generator_for as generator_for
+    from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler as DynamiCrafterScheduler
 
 
 def __getattr__(name: str) -> object:
