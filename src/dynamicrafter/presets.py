@@ -164,6 +164,18 @@ PRUNED_COPIES = (
 ENCODER_REPO = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
+def check_frame_size(height: int, width: int) -> None:
+    """Hold a frame size in pixels against what the networks can halve.
+
+    Raises:
+        InputError: a side is not a positive multiple of `SIZE_MULTIPLE`; says the nearest that is.
+    """
+    for name, value in (("height", height), ("width", width)):
+        if value <= 0 or value % SIZE_MULTIPLE:
+            near = max(SIZE_MULTIPLE, round(value / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+            raise InputError(f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}.")
+
+
 def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:
     """Rebuild a preset from the dictionary that a saved pipeline keeps of it.
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.framing import Fit
-from dynamicrafter.presets import NUM_FRAMES, NUM_TRAIN_TIMESTEPS, SIZE_MULTIPLE, Preset
+from dynamicrafter.presets import NUM_FRAMES, NUM_TRAIN_TIMESTEPS, Preset, check_frame_size
 from dynamicrafter.randomness import MAX_SEED
 
 logger = logging.getLogger(__name__)
@@ -119,12 +119,7 @@ class AnimateOptions:
         for name in ("guidance", "image_guidance"):
             if getattr(self, name) is not None:
                 _within(name, getattr(self, name), 0, 100)
-        for name, value in zip(("height", "width"), self.size, strict=True):
-            if value <= 0 or value % SIZE_MULTIPLE:
-                near = max(SIZE_MULTIPLE, round(value / SIZE_MULTIPLE) * SIZE_MULTIPLE)
-                raise InputError(
-                    f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}."
-                )
+        check_frame_size(*self.size)
         if self.fit not in get_args(Fit):
             raise InputError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}.")
 

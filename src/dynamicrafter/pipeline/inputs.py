@@ -13,20 +13,12 @@ from torch import Tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.framing import Fit, frame_picture, to_tensor
 from dynamicrafter.media.pictures import read_picture
-from dynamicrafter.presets import NUM_FRAMES, SIZE_MULTIPLE
+from dynamicrafter.presets import NUM_FRAMES
 
 Picture = Image.Image | np.ndarray | Tensor
 Pictures = Picture | Sequence[Picture]
 OutputType = Literal["pil", "np", "pt", "uint8", "latent"]
 OUTPUT_TYPES: tuple[OutputType, ...] = ("pil", "np", "pt", "uint8", "latent")
-
-
-def check_size(height: int, width: int) -> None:
-    """Raises InputError where a side is not a positive multiple of 64 pixels; says the nearest that is."""
-    for name, value in (("height", height), ("width", width)):
-        if value <= 0 or value % SIZE_MULTIPLE:
-            near = max(SIZE_MULTIPLE, round(value / SIZE_MULTIPLE) * SIZE_MULTIPLE)
-            raise InputError(f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}.")
 
 
 def check_frames(num_frames: int, *, least: int) -> None:

@@ -38,13 +38,12 @@ from dynamicrafter.pipeline.inputs import (
     check_at_least_one,
     check_choice,
     check_frames,
-    check_size,
     count_videos,
 )
 from dynamicrafter.pipeline.loading import SEEDED, check_only_for_files, file_components, seeded_components
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
-from dynamicrafter.presets import NUM_FRAMES, Preset, preset_from_dict
+from dynamicrafter.presets import NUM_FRAMES, Preset, check_frame_size, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 
@@ -222,7 +221,7 @@ class DynamiCrafterPipeline(PipelineSteps):
         height = preset.height if height is None else height
         width = preset.width if width is None else width
         steps = preset.steps if num_inference_steps is None else num_inference_steps
-        check_size(height, width)
+        check_frame_size(height, width)
         check_frames(num_frames, least=1 if last_image is None else 2)
         check_at_least_one("num_videos_per_prompt", num_videos_per_prompt)
         check_at_least_one("decode_chunk_size", 1 if decode_chunk_size is None else decode_chunk_size)
