@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from dynamicrafter.models.projector import ImageProjector as ImageProjector
     from dynamicrafter.models.unet import DynamiCrafterUNet as DynamiCrafterUNet
     from dynamicrafter.pipeline import DynamiCrafterPipeline as DynamiCrafterPipeline
-    from dynamicrafter.presets import PRESETS as PRESETS, get_preset as get_preset
+    from dynamicrafter.presets import PRESETS as PRESETS
+    from dynamicrafter.presets import get_preset as get_preset
     from dynamicrafter.randomness import generator_for as generator_for
     from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler as DynamiCrafterScheduler
 
