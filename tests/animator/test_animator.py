@@ -129,6 +129,13 @@ def test_motion_outside_the_tuned_range_warns(animator, pictures, caplog):
     assert "motion 60 is outside the range that preset 512 was tuned for, 15 to 30" in caplog.text
 
 
+def test_a_negative_prompt_without_guidance_warns(animator, pictures, caplog):
+    animator.animate(pictures[0], options=QUICK, frames=1, negative="blur", guidance=1, image_guidance=3)
+    assert "negative" not in caplog.text
+    animator.animate(pictures[0], options=QUICK, frames=1, negative="blur", guidance=1)
+    assert "negative has no effect without guidance" in caplog.text
+
+
 def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures, caplog):
     animator.loop(pictures[0], options=QUICK)
     assert "preset 512 was not trained to interpolate" in caplog.text
@@ -149,6 +156,11 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
         ({"size": (0, 64)}, "height must be a positive multiple of 64 pixels, got 0; try 64"),
         ({"size": 64}, "size must be a height and a width in pixels, got 64"),
         ({"fit": "crop"}, "fit must be one of cover, contain, stretch, got 'crop'"),
+        ({"steps": True}, "steps must be of type int, got True"),
+        ({"guidance": "strong"}, "guidance must be of type int or float, got 'strong'"),
+        ({"deterministic": 1}, "deterministic must be of type bool, got 1"),
+        ({"fit": 3}, "fit must be of type str, got 3"),
+        ({"size": (64, 64.0)}, "size must be a height and a width in pixels"),
         ({"negative": None}, "negative must be of type str, got None"),
         ({"stepps": 3}, "unknown options stepps; known are"),
     ],
@@ -170,6 +182,8 @@ def test_shots_that_differ_in_what_a_batch_shares_are_refused(animator, pictures
     shots = [Shot(image=pictures[0], options=replace(QUICK, steps=steps)) for steps in (2, 3)]
     with pytest.raises(InputError, match="shots of one batch must have the same steps, got 2, 3"):
         animator.run(shots)
+    with pytest.raises(InputError, match="shots of one batch must have the same deterministic, got False, True"):
+        animator.run([Shot(image=pictures[0], options=replace(QUICK, deterministic=mean)) for mean in (True, False)])
     with pytest.raises(InputError, match="must have the same mode, got animate, loop"):
         animator.run([Shot(image=pictures[0], options=QUICK), Shot(image=pictures[0], mode="loop", options=QUICK)])
     with pytest.raises(InputError, match="at least one shot"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 import dynamicrafter
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.devices import choose_device, choose_dtype
-from dynamicrafter.animator.options import AnimateOptions, Mode
+from dynamicrafter.animator.options import AnimateOptions, Mode, check_names
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.pictures import read_picture
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 PictureLike = str | Path | Image.Image | np.ndarray
 OnStep = Callable[[int, int], None]
+
+PER_SHOT = frozenset({"motion", "negative", "seed"})  # options that may differ within a batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +134,8 @@ class Animator:
         """Make several clips as one batch; each is what it would be alone, up to rounding.
 
         Args:
-            shots: alike in mode, steps, guidance, eta, frames, size and fit; prompt, picture, motion and seed may
-                differ.
+            shots: alike in mode and in every option but motion, negative and seed; pictures, prompts and streams may
+                differ too.
             on_step: called after each step with the number of steps done and of all.
 
         Raises:
@@ -216,10 +218,7 @@ def _shot(mode: Mode, settings: dict[str, Any], **subject: Any) -> Shot:
     """A shot from loose settings: those that `Shot` knows, and the rest for its options."""
     own = {name: settings.pop(name) for name in ("options", "item", "sample") if name in settings}
     options = own.pop("options", AnimateOptions())
-    known = options.as_dict()
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise InputError(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+    check_names(settings)
     return Shot(mode=mode, options=replace(options, **settings), **own, **subject)
 
 
@@ -235,18 +234,7 @@ def _last_picture(shot: Shot, first: Image.Image) -> Image.Image | None:
 
 def _check_together(shots: Sequence[Shot]) -> None:
     """A batch shares one run of the sampler."""
-    shared = (
-        "steps",
-        "guidance",
-        "image_guidance",
-        "guidance_rescale",
-        "eta",
-        "frames",
-        "size",
-        "fit",
-        "deterministic",
-    )
-    for name in shared:
+    for name in sorted({option.name for option in fields(AnimateOptions)} - PER_SHOT):
         values = {getattr(shot.options, name) for shot in shots}
         if len(values) > 1:
             listed = ", ".join(map(str, sorted(values, key=str)))

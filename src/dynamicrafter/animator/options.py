@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar, get_args
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.framing import Fit
@@ -71,17 +73,17 @@ class AnimateOptions:
         assert filled.motion is not None
         if not motion.low <= filled.motion <= motion.high:
             logger.warning(
-                "motion %d is outside the range that preset %s was tuned for, %d to %d %s; the clip may break up.",
+                "motion %d is outside the range that preset %s was tuned for, %d to %d (%s); the clip may break up.",
                 filled.motion,
                 preset.name,
                 motion.low,
                 motion.high,
-                f"({motion.unit})",
+                motion.unit,
             )
         if mode != "animate" and not preset.interpolates:
-            logger.warning(
-                "preset %s was not trained to %s between pictures; 512_interp was.", preset.name, "interpolate"
-            )
+            logger.warning("preset %s was not trained to interpolate between pictures; 512_interp was.", preset.name)
+        if filled.negative and filled.guidance == 1 and filled.image_guidance in (None, 1):
+            logger.warning("negative has no effect without guidance; raise guidance above 1.")
         return filled
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,10 +97,7 @@ class AnimateOptions:
         Raises:
             InputError: an unknown name or a value of the wrong type.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+        check_names(values)
         given = dict(values)
         if isinstance(given.get("size"), list):  # JSON knows no tuples
             given["size"] = tuple(given["size"])
@@ -134,32 +133,32 @@ def _within(name: str, value: float | None, low: float, high: float) -> None:
         raise InputError(f"{name} must be between {low} and {high}, got {value}; try {near}.")
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "steps": (int,),
-    "seed": (int,),
-    "guidance": (int, float),
-    "image_guidance": (int, float),
-    "guidance_rescale": (int, float),
-    "eta": (int, float),
-    "motion": (int,),
-    "frames": (int,),
-    "negative": (str,),
-    "fit": (str,),
-    "deterministic": (bool,),
-}
-_REQUIRED = ("seed", "frames", "negative", "fit", "deterministic")
+def check_names(names: Iterable[str]) -> None:
+    """Raises InputError where a name is no option's."""
+    known = {field.name for field in fields(AnimateOptions)}
+    unknown = sorted(set(names) - known)
+    if unknown:
+        raise InputError(f"unknown options {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
 
 
 def _check_types(options: AnimateOptions) -> None:
-    for name, types in _TYPES.items():
-        value = getattr(options, name)
-        if value is None and name not in _REQUIRED:
-            continue
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            wanted = " or ".join(kind.__name__ for kind in types)
+    """Hold every value against its field's annotation."""
+    for name, hint in get_type_hints(AnimateOptions).items():
+        value, kinds = getattr(options, name), _kinds(hint)
+        if tuple in kinds and value is not None:
+            if not (isinstance(value, tuple) and [type(side) for side in value] == [int, int]):
+                raise InputError(f"{name} must be a height and a width in pixels, got {value!r}.")
+        elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join(kind.__name__ for kind in kinds if kind is not NoneType)
             raise InputError(f"{name} must be of type {wanted}, got {value!r}.")
-    size = options.size
-    if size is not None and not (
-        isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)
-    ):
-        raise InputError(f"size must be a height and a width in pixels, got {size!r}.")
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:
+    """What `isinstance` can be asked of a value with this annotation; a whole number may stand for any number."""
+    if get_origin(hint) is Literal:
+        return (str,)
+    if get_origin(hint) is tuple:
+        return (tuple,)
+    if get_args(hint):
+        return tuple(kind for part in get_args(hint) for kind in _kinds(part))
+    return (int, float) if hint is float else (hint,)
