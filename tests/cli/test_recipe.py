@@ -21,6 +21,7 @@ METADATA = {
     "device": "cpu",
     "dtype": "float32",
     "torch": "2.13.0",
+    "output": {"fps": "24000/1001", "crf": 30},
 }
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -34,6 +35,7 @@ def test_metadata_gives_back_what_it_was_made_from():
     assert recipe.options == AnimateOptions(steps=3, size=(64, 128))
     assert (recipe.mode, recipe.prompt, recipe.sample, recipe.model) == ("animate", "a boat", 2, "seeded:tiny")
     assert [picture.path for picture in recipe.pictures] == ["photo.png"]
+    assert (recipe.fps, recipe.crf) == ("24000/1001", 30)
 
 
 @pytest.mark.parametrize("name", [name for name in METADATA if name != "options"])
