@@ -107,6 +107,16 @@ def test_a_pass_that_a_scale_makes_needless_is_not_computed(pipe, picture, scale
     assert rows == [passes] * 2
 
 
+def test_a_prompt_that_videos_share_is_encoded_once(pipe, monkeypatch):
+    rows = []
+    encode = pipe.text_encoder.forward
+    monkeypatch.setattr(pipe.text_encoder, "forward", lambda ids, **k: (rows.append(len(ids)), encode(ids, **k))[1])
+    made = pipe.encode_prompt(["waves", "", "waves", ""])
+    assert rows == [2]
+    for row, prompt in zip(made, ["waves", "", "waves", ""], strict=True):
+        torch.testing.assert_close(row, pipe.encode_prompt([prompt])[0])
+
+
 def test_out_of_memory_falls_back_to_one_pass_at_a_time(pipe, picture, monkeypatch, caplog):
     want = run(pipe, picture, "waves", guidance_batching="separate", generator=generator_for(1))
     forward = pipe.unet.forward

@@ -55,10 +55,12 @@ class PipelineSteps(DiffusionPipeline):
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
         """Text context of prompts, (b, 77, c); what exceeds 75 tokens is cut, with a warning that shows it."""
         tokens = tokenize(prompts)
-        for rest in tokens.cut:
+        for rest in dict.fromkeys(tokens.cut):
             if rest is not None:
                 logger.warning("The prompt is longer than 75 tokens; this part is not read: %s", rest)
-        return self.text_encoder(tokens.ids.to(self._execution_device)).last_hidden_state
+        # Videos of one batch often share a prompt, and nearly always the negative one.
+        ids, places = tokens.ids.unique(dim=0, return_inverse=True)
+        return self.text_encoder(ids.to(self._execution_device)).last_hidden_state[places]
 
     @torch.no_grad()
     def encode_image(self, pixels: Tensor, num_frames: int = NUM_FRAMES) -> Tensor:
@@ -213,7 +215,7 @@ class PipelineSteps(DiffusionPipeline):
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
                     contexts = contexts.separate()
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts)
-                guided = combine({name: output.float() for name, output in outputs.items()}, plan)
+                guided = combine(outputs, plan)
                 noise = None if step_noise is None else step_noise[index]
                 latents = self.scheduler.step(
                     guided, timestep, latents, eta=eta, noise=noise, generator=generator, return_dict=False
