@@ -5,15 +5,15 @@ Both sizes are instances of the same classes. Which one a file holds is read fro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from dynamicrafter.presets import Preset
 
 LATENT_CHANNELS = 4
 TEXT_VOCABULARY = 49408
-TEXT_LENGTH = 77
-CLIP_PIXELS = 224
+TEXT_LENGTH = 77  # tokens that the text encoder reads, start and end among them
+CLIP_PIXELS = 224  # along each side of the picture that the image encoder reads
 VAE_SCALING = 0.18215
 
 
@@ -27,8 +27,7 @@ class Architecture:
     vae: dict[str, Any]
     text: dict[str, Any]
     image: dict[str, Any]
-    unused_text_layers: int = 1  # the files hold one layer more than conditioning reads
-    size: tuple[int, int] | None = field(default=None)  # pixels, (height, width); None: the preset's
+    size: tuple[int, int] | None = None  # pixels, (height, width); None: the preset's
 
     @property
     def base_channels(self) -> int:
@@ -53,7 +52,7 @@ FULL = Architecture(
     },
     projector={"image_width": 1280, "width": 1024, "output_width": 1024, "depth": 4, "num_heads": 12, "head_dim": 64},
     vae={"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2},
-    text={"hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 23},
+    text={"hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 23},  # of 24 that the files hold
     image={"hidden_size": 1280, "num_attention_heads": 16, "num_hidden_layers": 32, "patch_size": 14},
 )
 

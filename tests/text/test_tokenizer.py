@@ -10,8 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynamicrafter.architectures import TEXT_LENGTH
 from dynamicrafter.errors import InputError
-from dynamicrafter.text.tokenizer import CONTEXT_LENGTH, END_TOKEN, START_TOKEN, tokenize
+from dynamicrafter.text.tokenizer import END_TOKEN, START_TOKEN, tokenize
 from goldens import GOLDEN
 
 CASES = json.loads((GOLDEN / "tokens.json").read_text(encoding="utf-8"))
@@ -34,13 +35,13 @@ def test_tokens_equal_the_published_ones(case):
 
 def test_a_batch_gives_each_prompt_the_tokens_it_has_alone():
     batch = tokenize([case["prompt"] for case in CASES])
-    assert batch.ids.shape == (len(CASES), CONTEXT_LENGTH)
+    assert batch.ids.shape == (len(CASES), TEXT_LENGTH)
     assert batch.ids.dtype == torch.int64
     assert batch.ids.tolist() == [case["tokens"] for case in CASES]
 
 
 def test_no_prompts_give_an_empty_batch():
-    assert tokenize([]).ids.shape == (0, CONTEXT_LENGTH)
+    assert tokenize([]).ids.shape == (0, TEXT_LENGTH)
     assert tokenize([]).cut == ()
 
 
@@ -48,7 +49,7 @@ def test_no_prompts_give_an_empty_batch():
 @given(any_text)
 def test_any_text_gives_start_text_end_and_zeros(prompt):
     row = ids(prompt)
-    assert len(row) == CONTEXT_LENGTH
+    assert len(row) == TEXT_LENGTH
     assert row[0] == START_TOKEN
     end = len(row) - 1 - row[::-1].index(END_TOKEN)
     assert not any(row[end + 1 :])

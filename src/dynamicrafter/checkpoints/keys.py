@@ -161,8 +161,8 @@ def vae_rows(num_levels: int) -> list[Row]:
     return rows
 
 
-def _clip_layers(ours: str, published: str) -> list[Row]:
-    layer, block = rf"{ours}encoder\.layers\.(\d+)\.", rf"{published}transformer.resblocks.\1."
+def _clip_layers(published: str) -> list[Row]:
+    layer, block = r"encoder\.layers\.(\d+)\.", rf"{published}transformer.resblocks.\1."
     return [
         *(
             Row(rf"{layer}self_attn\.{name}_proj\.(weight|bias)", rf"{block}attn.in_proj_\2", part=part)
@@ -180,7 +180,7 @@ TEXT_ROWS = [
     Row(r"embeddings\.token_embedding\.weight", r"token_embedding.weight"),
     Row(r"embeddings\.position_embedding\.weight", r"positional_embedding"),
     Row(r"final_layer_norm\.(.+)", r"ln_final.\1"),
-    *_clip_layers("", ""),
+    *_clip_layers(""),
 ]
 
 IMAGE_ROWS = [
@@ -189,7 +189,7 @@ IMAGE_ROWS = [
     Row(r"embeddings\.position_embedding\.weight", r"visual.positional_embedding"),
     Row(r"pre_layrnorm\.(.+)", r"visual.ln_pre.\1"),
     Row(r"post_layernorm\.(.+)", r"visual.ln_post.\1"),
-    *_clip_layers("", "visual."),
+    *_clip_layers("visual."),
 ]
 
 # Of the text encoder; the published files repeat them beside the image encoder, where nothing reads them.

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.errors import InputError
 
-CLIP_SIZE = 224
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # arXiv:2103.00020, as released with CLIP
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def clip_pixels(image: Tensor, *, size: int = CLIP_SIZE) -> Tensor:
+def clip_pixels(image: Tensor, *, size: int = CLIP_PIXELS) -> Tensor:
     """Squash pictures to the square that the CLIP image encoder reads, and normalise them.
 
     An axis that shrinks is blurred first; then torch's bicubic, with corners aligned. Computed in float32.
@@ -33,7 +33,7 @@ def clip_pixels(image: Tensor, *, size: int = CLIP_SIZE) -> Tensor:
     if image.ndim != 4 or image.shape[1] != 3 or 0 in image.shape:
         raise InputError(f"image must have shape (b, 3, h, w), none of them 0, got {tuple(image.shape)}.")
     if size < 1:
-        raise InputError(f"size must be a positive number of pixels, got {size}; CLIP's own is {CLIP_SIZE}.")
+        raise InputError(f"size must be a positive number of pixels, got {size}; CLIP's own is {CLIP_PIXELS}.")
     pixels = image.float()
     for axis in (3, 2):
         if pixels.shape[axis] > size:

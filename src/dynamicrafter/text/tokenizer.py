@@ -18,6 +18,7 @@ import ftfy
 import regex
 from tokenizers.models import BPE
 
+from dynamicrafter.architectures import TEXT_LENGTH
 from dynamicrafter.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,11 +26,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CONTEXT_LENGTH = 77  # tokens the text encoder reads, start and end among them
 START_TOKEN = 49406
 END_TOKEN = 49407
 
-_ROOM = CONTEXT_LENGTH - 2
+_ROOM = TEXT_LENGTH - 2
 _WORD_END = "</w>"
 _LITERALS = {"<start_of_text>": START_TOKEN, "<end_of_text>": END_TOKEN}
 
@@ -67,9 +67,7 @@ def tokenize(prompts: Sequence[str]) -> TokenizedPrompts:
         ids, rest = _encode(prompt)
         rows.append(ids)
         cut.append(rest)
-    return TokenizedPrompts(
-        ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), CONTEXT_LENGTH), cut=tuple(cut)
-    )
+    return TokenizedPrompts(ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), TEXT_LENGTH), cut=tuple(cut))
 
 
 def _encode(prompt: str) -> tuple[list[int], str | None]:
@@ -83,7 +81,7 @@ def _encode(prompt: str) -> tuple[list[int], str | None]:
     else:
         rest = None
     row = [START_TOKEN, *ids[:_ROOM], END_TOKEN]
-    return row + [0] * (CONTEXT_LENGTH - len(row)), rest
+    return row + [0] * (TEXT_LENGTH - len(row)), rest
 
 
 def _clean(prompt: str) -> str:
