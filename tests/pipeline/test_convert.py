@@ -76,6 +76,11 @@ def test_a_folder_knows_its_preset_and_schedule_and_nothing_of_this_machine(fold
     assert str(folder.parent) not in (folder / "model_index.json").read_text()
 
 
+def test_whoever_may_read_the_folder_may_read_the_weights(folder):
+    modes = {path.stat().st_mode for path in folder.rglob("*") if path.is_file()}
+    assert len(modes) == 1
+
+
 def test_bfloat16_is_written_and_loaded_as_such(tmp_path):
     path = write_flat(tmp_path / "weights.ckpt", published("tiny1024"))
     folder = convert(path, tmp_path / "folder", dtype=torch.bfloat16)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +22,8 @@ from dynamicrafter.architectures import (
 from dynamicrafter.checkpoints import keys as tables
 from dynamicrafter.checkpoints.keys import PREFIXES, Component, Source
 from dynamicrafter.presets import Preset
+
+_READERS = 4  # threads
 
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
 
@@ -114,9 +117,25 @@ def fill(network: nn.Module, table: Mapping[str, Source], source: TensorSource, 
     Args:
         dtype: of the parameters afterwards; None keeps the source's, still mapped from the file where it is.
     """
-    state = {name: _take(source, place, dtype) for name, place in table.items()}
     expected = shapes(network)
-    state = {name: tensor.reshape(expected[name]) for name, tensor in state.items()}
+    names: dict[str, list[str]] = {}
+    for name, place in table.items():
+        names.setdefault(place.key, []).append(name)  # query, key and value share one published matrix
+
+    def read(key: str) -> dict[str, Tensor]:
+        whole = source[key]
+        tensors = {}
+        for name in names[key]:
+            part = table[name].part
+            tensor = whole if part is None else whole.chunk(3)[part]
+            tensors[name] = (tensor if dtype is None else tensor.to(dtype)).reshape(expected[name])
+        return tensors
+
+    # Reading waits for the disk and casting for the processor; side by side neither waits for the other.
+    state: dict[str, Tensor] = {}
+    with ThreadPoolExecutor(_READERS) as pool:
+        for tensors in pool.map(read, names):
+            state |= tensors
     network.load_state_dict(state, strict=True, assign=True)
 
 
@@ -130,14 +149,6 @@ def dtype_for(component: str, dtypes: Dtypes) -> torch.dtype | None:
     if component == "vae" and dtypes is torch.float16:
         return torch.float32
     return dtypes
-
-
-def _take(source: TensorSource, place: Source, dtype: torch.dtype | None) -> Tensor:
-    tensor = source[place.key]
-    if place.part is not None:
-        tensor = tensor.chunk(3)[place.part]
-    # A cast makes its own copy; without one, a slice or a mapped view must not keep the whole file's tensor alive.
-    return tensor.contiguous() if dtype is None else tensor.to(dtype)
 
 
 def _unet(architecture: Architecture, preset: Preset) -> nn.Module:

@@ -51,7 +51,6 @@ class SeededTensors:
             network = build_empty(component, architecture, preset)
             table = key_table(component, network, architecture, preset)
             self._shapes |= published_shapes(table, shapes(network))
-        self._last: tuple[str, Tensor] | None = None
 
     def keys(self) -> Iterable[str]:
         return self._shapes.keys()
@@ -63,7 +62,4 @@ class SeededTensors:
         return _Shape(self._shapes[key])
 
     def __getitem__(self, key: str) -> Tensor:
-        # Query, key and value share one published matrix and are asked for one after the other.
-        if self._last is None or self._last[0] != key:
-            self._last = (key, seeded_weight(key, self._shapes[key]))
-        return self._last[1]
+        return seeded_weight(key, self._shapes[key])

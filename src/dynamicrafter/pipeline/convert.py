@@ -17,6 +17,7 @@ from dynamicrafter.checkpoints.load import WithEncoders, open_checkpoint
 from dynamicrafter.checkpoints.networks import TensorSource
 from dynamicrafter.checkpoints.published import (
     EXTRAS_FILE,
+    INDEX_FILE,
     bytes_as,
     lacking_extras,
     open_folder,
@@ -104,6 +105,7 @@ def _to_folder(
             pipeline.save_pretrained(aside, max_shard_size=_SHARD)
             if extras:
                 write_tensors(source, aside / EXTRAS_FILE, keys=extras, dtype=dtype)
+            _share(aside)
 
 
 def _to_file(
@@ -150,6 +152,13 @@ def _published(model: LocalModel, encoders: str | Path | None, *, download: bool
             return
         with open_tensors(find_encoders(str(encoders))) as towers:
             yield WithEncoders(source, towers)
+
+
+def _share(folder: Path) -> None:
+    """Give weights the permissions of the other files; safetensors keeps them from everyone but their owner."""
+    mode = (folder / INDEX_FILE).stat().st_mode
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(mode)
 
 
 def _check_free(target: Path, *, folder: bool) -> None:

@@ -1,0 +1,263 @@
+"""`inspect`: what a model's weights are, and what a clip made with them costs on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from dynamicrafter.architectures import FULL
+from dynamicrafter.cli.commands import Switch
+from dynamicrafter.cli.console import hush_libraries, one_line
+from dynamicrafter.cli.parsing import SIZE
+from dynamicrafter.errors import CheckpointError, InputError, ModelNotFoundError
+from dynamicrafter.presets import NUM_FRAMES, Preset, get_preset
+
+if TYPE_CHECKING:
+    from dynamicrafter.checkpoints.inspection import Inspection
+    from dynamicrafter.pipeline.accounting import RunEstimate
+
+_SHOWN = 6  # keys of a misfit on one line
+_LAYOUTS = {
+    "lightning": "a Lightning checkpoint",
+    "deepspeed": "a DeepSpeed checkpoint",
+    "flat": "a flat state dict",
+    "safetensors": "a safetensors file",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectCommand:
+    """Say what a model's weights are, what they lack, and what a clip costs in arithmetic and memory."""
+
+    model: Annotated[Positional[str], arg(metavar="MODEL", help_behavior_hint="")]
+    """A checkpoint file, a folder, a preset (256, 512, 1024, interp), or seeded:512 and the like."""
+    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Which preset a file descends from, where the file can't tell."""
+    size: Annotated[tuple[int, int] | None, SIZE, arg(help="Frame width and height in pixels, such as 1024x576.")] = (
+        None
+    )
+    frames: int = NUM_FRAMES
+    """Length in frames."""
+    steps: int | None = None
+    """Denoising steps."""
+    device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best there is)")] = None
+    """cpu, cuda, cuda:N or mps."""
+    dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: what suits the device)")] = None
+    """Number format of a run: float32, bfloat16 or float16."""
+    json: Annotated[Switch, arg(help_behavior_hint="")] = False
+    """Print one JSON object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Weights:
+    """What was found under the model's name; `inspection` is None for a preset that is not on this machine."""
+
+    where: str
+    inspection: Inspection | None
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """A clip's settings, and what it costs."""
+
+    preset: Preset
+    size: tuple[int, int]
+    frames: int
+    steps: int
+    passes: int
+    device: str
+    dtype: str
+    estimate: RunEstimate
+
+
+def run(command: InspectCommand) -> None:
+    """Print the report on stdout.
+
+    Raises:
+        InputError: no such model, not DynamiCrafter, or an option that breaks its rule.
+    """
+    hush_libraries()
+    weights = _look(command)
+    preset = _choose(command.preset, weights)
+    made = _reckon(command, preset, weights)
+    advice = "" if made.estimate.fits else _advise(command, preset, weights)
+    if command.json:
+        print(json.dumps(_as_json(weights, made, advice), indent=2))
+    else:
+        print("\n".join([*_describe_weights(command.model, weights), "", *_describe_run(weights, made, advice)]))
+
+
+def _look(command: InspectCommand) -> _Weights:
+    from dynamicrafter import hub
+    from dynamicrafter.checkpoints.files import open_tensors
+    from dynamicrafter.checkpoints.inspection import inspect_source
+    from dynamicrafter.checkpoints.published import open_folder
+    from dynamicrafter.pipeline.loading import SEEDED, seeded_source
+
+    name = command.model
+    if name.startswith(SEEDED):
+        source, _, preset = seeded_source(name)
+        return _Weights(
+            where="drawn from their names", inspection=inspect_source(source, name=name), candidates=(preset.name,)
+        )
+    try:
+        model = hub.resolve(name)
+    except ModelNotFoundError as missing:
+        try:
+            preset = get_preset(name)
+        except InputError:
+            raise missing from None
+        return _Weights(where="not on this machine", inspection=None, candidates=(preset.name,))
+    if model.kind == "folder":
+        with open_folder(model.path) as folder:
+            found = inspect_source(folder, name=str(model.path))
+        return _Weights(
+            where=f"{model.path}, folder in diffusers' layout", inspection=found, candidates=(folder.preset.name,)
+        )
+    with open_tensors(model.path) as file:
+        found = inspect_source(file, name=str(model.path))
+    candidates = (model.preset,) if model.preset in found.presets else found.presets
+    return _Weights(where=f"{model.path}, {_LAYOUTS[file.layout]}", inspection=found, candidates=candidates)
+
+
+def _choose(asked: str | None, weights: _Weights) -> Preset:
+    """The preset to reckon with: the user's, else the first that it may be, else the most common."""
+    names = weights.candidates
+    if asked is None:
+        return get_preset((names or ("512",))[0])
+    preset = get_preset(asked)
+    if names and preset.name not in names:
+        raise CheckpointError(f"preset {preset.name} does not fit: the weights say {' or '.join(names)}; leave it out.")
+    return preset
+
+
+def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
+    from dynamicrafter.animator.devices import choose_device, choose_dtype
+    from dynamicrafter.animator.options import AnimateOptions
+    from dynamicrafter.guidance import plan_passes
+    from dynamicrafter.pipeline.accounting import estimate_run
+    from dynamicrafter.pipeline.memory import device_bytes
+
+    architecture = weights.inspection.architecture if weights.inspection else FULL
+    asked = AnimateOptions(steps=command.steps, frames=command.frames, size=command.size or architecture.size)
+    options = asked.resolved(preset)
+    device = choose_device(command.device)
+    dtype = choose_dtype(command.dtype, device)
+    height, width = options.size or (preset.height, preset.width)
+    steps, guidance = options.steps or preset.steps, preset.guidance
+    passes = len(plan_passes(guidance, rescale=preset.guidance_rescale).passes)
+    estimate = estimate_run(
+        architecture,
+        preset,
+        height=height,
+        width=width,
+        num_frames=options.frames,
+        steps=steps,
+        passes=passes,
+        dtype=dtype,
+        memory_bytes=device_bytes(device),
+    )
+    return _Run(
+        preset=preset,
+        size=(height, width),
+        frames=options.frames,
+        steps=steps,
+        passes=passes,
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        estimate=estimate,
+    )
+
+
+def _advise(command: InspectCommand, preset: Preset, weights: _Weights) -> str:
+    """The first of a few savings that makes the run fit."""
+    half = replace(command, dtype="bfloat16")
+    for flags, changed in (
+        ("--dtype bfloat16", half),
+        ("--dtype bfloat16 --frames 8", replace(half, frames=min(command.frames, 8))),
+        ("--dtype bfloat16 --size 512x320", replace(half, size=(320, 512))),
+        ("--dtype bfloat16 --size 256x256", replace(half, size=(256, 256))),
+    ):
+        if _reckon(changed, preset, weights).estimate.fits:
+            return flags
+    return ""
+
+
+def _describe_weights(model: str, weights: _Weights) -> Iterator[str]:
+    yield f"{one_line(model)}: {one_line(weights.where)}"
+    found = weights.inspection
+    if found is None:
+        yield f'  "dynamicrafter download {weights.candidates[0]}" fetches it'
+        return
+    yield f"  preset       {_preset_line(weights)}"
+    yield f"  dtype        {', '.join(found.dtypes) or 'none'}, {found.num_bytes / 1e9:.2f} GB"
+    yield "  networks     parameters   in tensors beside them that nothing reads"
+    for part in found.parts:
+        beside = f"{part.unread / 1e6:12,.1f} M" if part.unread else ""
+        yield f"    {part.component:<16} {part.parameters / 1e6:8,.1f} M {beside}".rstrip()
+    read = sum(part.parameters for part in found.parts)
+    yield f"    {'together':<16} {read / 1e6:8,.1f} M {sum(part.unread for part in found.parts) / 1e6:12,.1f} M"
+    yield f"  noise schedule's tables: {found.schedule_tables}, which are computed, not read"
+    if found.missing_encoders:
+        yield f"  lacks        {' and '.join(found.missing_encoders)}, which --encoders or --download supplies"
+    for kind in ("missing", "unexpected", "misshapen"):
+        keys = getattr(found.misfit, kind)
+        if keys:
+            more = f" and {len(keys) - _SHOWN} more" * (len(keys) > _SHOWN)
+            yield f"  {kind:<12} {len(keys)}: {one_line(', '.join(keys[:_SHOWN]))}{more}"
+    if not found.misfit:
+        yield "  every tensor that the networks need is there, in its shape" + ", encoders apart" * bool(
+            found.missing_encoders
+        )
+
+
+def _preset_line(weights: _Weights) -> str:
+    names = weights.candidates
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        return "unknown: its latent rescale is no released checkpoint's"
+    return f"{' or '.join(names)}, whose files are alike in every key; --preset says which"
+
+
+def _describe_run(weights: _Weights, made: _Run, advice: str) -> Iterator[str]:
+    cost, (height, width) = made.estimate, made.size
+    yield (
+        f"A clip of {made.frames} frames at {width}x{height} (preset {made.preset.name}, {made.steps} steps of "
+        f"{made.passes} passes) in {made.dtype} on {made.device}"
+    )
+    yield f"  arithmetic   {cost.flops / 1e12:,.1f} TFLOP: encoding {cost.encode_flops / 1e12:,.2f}, denoising " + (
+        f"{cost.denoise_flops / 1e12:,.1f} ({cost.unet_flops / 1e12:,.2f} a pass), decoding "
+        f"{cost.decode_flops / 1e12:,.2f}"
+    )
+    yield (
+        f"  memory       {_gb(cost.peak_bytes)} at most: weights {_gb(cost.weight_bytes)}, denoising "
+        f"{_gb(cost.denoise_bytes)} ({'all passes at once' if cost.together else 'one pass at a time'}), decoding "
+        f"{_gb(cost.decode_bytes)}"
+    )
+    if cost.fits:
+        yield f"  fits         into the {_gb(cost.memory_bytes)} of this machine"
+    else:
+        way = f"it would fit with {advice}" if advice else "nor does a smaller clip fit; use a larger one"
+        yield f"  too large    for the {_gb(cost.memory_bytes)} of this machine; {way}"
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB"
+
+
+def _as_json(weights: _Weights, made: _Run, advice: str) -> dict[str, Any]:
+    found, cost = weights.inspection, made.estimate
+    derived = {"flops": cost.flops, "peak_bytes": cost.peak_bytes, "fits": cost.fits, "advice": advice or None}
+    described = None if found is None else asdict(found) | {"architecture": found.architecture.name}
+    return {
+        "where": weights.where,
+        "presets": list(weights.candidates),
+        "weights": described,
+        "run": asdict(made) | {"preset": made.preset.name, "estimate": asdict(cost) | derived},
+    }

@@ -1,0 +1,222 @@
+"""Arithmetic and memory of a run, counted from shapes alone.
+
+A network on the meta device computes shapes and no values. Two modes listen while it does: PyTorch's counter adds up
+multiplications, and a second one keeps the books of every piece of memory that a call allocates and lets go.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from dynamicrafter.architectures import CLIP_PIXELS, LATENT_CHANNELS, TEXT_LENGTH, Architecture
+from dynamicrafter.checkpoints.keys import Component
+from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty, dtype_for
+from dynamicrafter.pipeline.memory import fits_together
+from dynamicrafter.presets import Preset
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """What one call costs.
+
+    Attributes:
+        flops: arithmetic of matrix products and convolutions, a multiplication and an addition counting 2.
+        peak_bytes: most memory that the call holds at once beyond its arguments and weights, results included.
+    """
+
+    flops: int
+    peak_bytes: int
+
+
+def count_call(call: Callable[[], object]) -> CallCost:
+    """Count the cost of a call on tensors of the meta device.
+
+    Attention counts as the fused kernels run it, without the matrix of all queries by all keys.
+    """
+    with _LiveMemory() as memory, FlopCounterMode(display=False) as counter, _FusedAttention(), torch.inference_mode():
+        result = call()
+    del result
+    return CallCost(counter.get_total_flops(), memory.peak)
+
+
+class _LiveMemory(TorchDispatchMode):
+    """Adds up the storages that calls within allocate, as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live = 0
+        self._sizes: dict[int, int] = {}  # by address of the storage
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        for tensor in tree_leaves((args, kwargs)):
+            self._note(tensor, counted=False)  # weights and inputs, which results may be views of
+        result = func(*args, **kwargs)
+        for tensor in tree_leaves(result):
+            self._note(tensor, counted=True)
+        return result
+
+    def _note(self, tensor: Any, *, counted: bool) -> None:
+        if not isinstance(tensor, Tensor):
+            return
+        storage = tensor.untyped_storage()
+        address = storage._cdata
+        if address in self._sizes:
+            return
+        self._sizes[address] = storage.nbytes() if counted else 0
+        self._live += self._sizes[address]
+        self.peak = max(self.peak, self._live)
+        weakref.finalize(storage, self._release, address)
+
+    def _release(self, address: int) -> None:
+        self._live -= self._sizes.pop(address)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Sends attention to a fused operator, for which the meta device would choose the one written out in full."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            return _fused(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    # Mask and scale change neither shapes nor this count.
+    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEstimate:
+    """What one clip costs, by phase; arithmetic as in `CallCost`, memory in bytes.
+
+    Attributes:
+        unet_flops: one pass of one step, with keys and values of its contexts, which a run computes only once.
+        denoise_flops: all passes of all steps, with what is projected once for the run.
+        encode_flops: prompts and pictures, through CLIP, the projector and the autoencoder.
+        decode_flops: all frames.
+        weight_bytes: of the five networks.
+        denoise_bytes, decode_bytes: activations at their peak, beyond weights.
+        together: the passes of a step fit into memory as one batch.
+        memory_bytes: what the device has.
+    """
+
+    unet_flops: int
+    denoise_flops: int
+    encode_flops: int
+    decode_flops: int
+    weight_bytes: int
+    denoise_bytes: int
+    decode_bytes: int
+    together: bool
+    memory_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Arithmetic of the whole run."""
+        return self.encode_flops + self.denoise_flops + self.decode_flops
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most memory in use at once, with all networks on the device."""
+        return self.weight_bytes + max(self.denoise_bytes, self.decode_bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device holds it, with a tenth left to the driver or the system."""
+        return self.peak_bytes < 0.9 * self.memory_bytes
+
+
+def estimate_run(
+    architecture: Architecture,
+    preset: Preset,
+    *,
+    height: int,
+    width: int,
+    num_frames: int,
+    steps: int,
+    passes: int,
+    dtype: torch.dtype,
+    memory_bytes: int,
+) -> RunEstimate:
+    """Count what a clip costs, from shapes alone; takes a few seconds and reads no weights.
+
+    Args:
+        height, width: pixels, multiples of 64.
+        passes: of a guided step, 1 to 3.
+        dtype: that the networks run in; the autoencoder keeps float32 where it is float16.
+        memory_bytes: of the device; decides whether the passes go through the UNet side by side.
+    """
+    networks: dict[Component, Any] = {
+        name: build_empty(name, architecture, preset).to("meta", dtype_for(name, dtype)) for name in COMPONENTS
+    }
+    unet, vae = networks["unet"], networks["vae"]
+    latent = {"num_frames": num_frames, "height": height // 8, "width": width // 8}
+    together = fits_together(unet, memory_bytes, batch=passes, **latent)
+    batch = passes if together else 1
+
+    text, image = _contexts(networks, passes=passes, num_frames=num_frames)
+    projected = count_call(lambda: unet.project_context(text, image))
+    context = unet.project_context(text[:batch], image[:batch])
+    sample = _empty(batch, unet.config.in_channels, *latent.values(), dtype=unet.dtype)
+    timesteps = _empty(batch, dtype=torch.int64)
+    called = count_call(lambda: unet(sample, timesteps, context=context))
+
+    frame = _empty(1, LATENT_CHANNELS, height // 8, width // 8, dtype=vae.dtype)
+    decoded = count_call(lambda: vae.decode(frame).sample)
+    # Decoded frames are kept in float32, and once more when they are joined to a video.
+    video = 2 * 3 * num_frames * height * width * torch.float32.itemsize
+    return RunEstimate(
+        unet_flops=called.flops // batch + projected.flops // passes,  # rows of a batch share no arithmetic
+        denoise_flops=called.flops // batch * passes * steps + projected.flops,
+        encode_flops=_encoding_flops(networks, passes=passes, height=height, width=width, num_frames=num_frames),
+        decode_flops=decoded.flops * num_frames,
+        weight_bytes=sum(tensor.nbytes for network in networks.values() for tensor in network.parameters()),
+        denoise_bytes=called.peak_bytes + projected.peak_bytes,
+        decode_bytes=decoded.peak_bytes + video,
+        together=together,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, device="meta", dtype=dtype)
+
+
+def _contexts(networks: Mapping[Component, Any], *, passes: int, num_frames: int) -> tuple[Tensor, Tensor]:
+    unet, projector = networks["unet"], networks["image_projector"]
+    width = unet.config.cross_attention_dim
+    text = _empty(passes, TEXT_LENGTH, width, dtype=unet.dtype)
+    return text, _empty(passes, num_frames, projector.config.num_queries, width, dtype=unet.dtype)
+
+
+def _encoding_flops(networks: Mapping[Component, Any], *, passes: int, height: int, width: int, num_frames: int) -> int:
+    """Prompt and picture, and what stands in for them in an unconditional pass; the picture's latents."""
+    contexts = min(passes, 2)
+    vision, vae = networks["image_encoder"], networks["vae"]
+    tokens = _empty(contexts, TEXT_LENGTH, dtype=torch.int64)
+    pixels = _empty(contexts, 3, CLIP_PIXELS, CLIP_PIXELS, dtype=vision.dtype)
+    picture = _empty(1, 3, height, width, dtype=vae.dtype)
+    calls = (
+        lambda: networks["text_encoder"](tokens),
+        lambda: networks["image_projector"](vision(pixel_values=pixels).last_hidden_state, num_frames),
+        lambda: vae.encode(picture),
+    )
+    return sum(count_call(call).flops for call in calls)

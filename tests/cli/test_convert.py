@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from checkpoint_files import write_flat, write_lightning, write_safetensors
+from dynamicrafter.checkpoints.files import open_tensors
+from published_files import pruned, published
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write_lightning(tmp_path / "weights.ckpt", published("tiny512"))
+
+
+def test_there_and_back_prints_each_path_and_nothing_else(cli, file):
+    there = cli("convert", file, "folder", "--preset", "512")
+    assert (there.code, there.out, there.err) == (0, "folder\n", "")
+    back = cli("convert", "folder", "back.safetensors")
+    assert (back.code, back.out, back.err) == (0, "back.safetensors\n", "")
+    with open_tensors("back.safetensors") as tensors:
+        assert {key: tensors[key].shape for key in tensors} == {k: t.shape for k, t in published("tiny512").items()}
+
+
+def test_dtype_casts(cli, file):
+    assert cli("convert", file, "half.safetensors", "--dtype", "bfloat16").code == 0
+    with open_tensors("half.safetensors") as tensors:
+        assert tensors["model.diffusion_model.out.2.bias"].dtype == torch.bfloat16
+
+
+def test_what_a_trained_folder_lacks_is_a_warning(cli, file, tmp_path):
+    cli("convert", file, "folder", "--preset", "512")
+    (tmp_path / "folder" / "published_extras.safetensors").unlink()
+    done = cli("convert", "folder", "back.ckpt")
+    assert done.code == 0
+    assert done.err.startswith("warning: folder lacks 17 tensors that no network reads")
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["weights.ckpt", "folder"], "weights.ckpt fits the presets 512 and 512_interp"),
+        (["weights.ckpt", "folder", "--preset", "1024"], "preset 1024 does not fit weights.ckpt"),
+        (["weights.ckpt", "x.ckpt", "--dtype", "int8"], "dtype must be one of float32, bfloat16, float16, got 'int8'."),
+        (["weights.ckpt", "taken.ckpt"], "taken.ckpt is a file and is not replaced;"),
+        (["none.ckpt", "folder"], "model none.ckpt is a path to nothing"),
+        (["pruned.safetensors", "folder"], "the encoders (laion/CLIP-ViT-H-14"),
+        (["lora.ckpt", "folder"], "lora.ckpt is not a DynamiCrafter checkpoint"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_leave_nothing_behind(cli, file, tmp_path, words, line):
+    write_safetensors(tmp_path / "pruned.safetensors", pruned("tiny512"))
+    write_flat(tmp_path / "lora.ckpt", {"lora_unet.lora_up.weight": torch.ones(2)})
+    (tmp_path / "taken.ckpt").touch()
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = cli("convert", *words)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error: {line}")
+    assert done.err.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
