@@ -273,6 +273,15 @@ def test_saved_and_loaded_again_it_makes_the_same_bits(pipe, picture, tmp_path):
     assert torch.equal(run(again, picture, "waves", generator=generator_for(1)), want)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_folder_gives_every_network_the_dtype_that_a_file_gives_it(pipe, tmp_path, dtype):
+    pipe.save_pretrained(tmp_path / "model")
+    folder = DynamiCrafterPipeline.from_pretrained(tmp_path / "model", torch_dtype=dtype)
+    file = DynamiCrafterPipeline.from_pretrained("seeded:tiny", torch_dtype=dtype)
+    for name in ("vae", "text_encoder", "image_encoder", "image_projector", "unet"):
+        assert getattr(folder, name).dtype == getattr(file, name).dtype, name
+
+
 def test_with_networks_offloaded_in_turn_it_makes_the_same_bits(picture):
     want = run(DynamiCrafterPipeline.from_pretrained("seeded:tiny"), picture, "waves", generator=generator_for(1))
     offloaded = DynamiCrafterPipeline.from_pretrained("seeded:tiny")

@@ -22,6 +22,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
+from dynamicrafter.checkpoints.networks import dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
@@ -113,6 +114,9 @@ class DynamiCrafterPipeline(PipelineSteps):
         model = resolve(str(name), download=download)
         if model.kind == "folder":
             check_only_for_files(str(name), options)
+            dtype = options.get("torch_dtype")
+            if isinstance(dtype, torch.dtype):
+                options["torch_dtype"] = {"default": dtype, "vae": dtype_for("vae", dtype)}
             return super().from_pretrained(str(model.path), **options)
         options.setdefault("preset", model.preset)
         return cls.from_single_file(model.path, download=download, **options)
