@@ -1,5 +1,7 @@
 """What users of diffusers expect of a pipeline, on the small golden model."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -120,10 +122,14 @@ def test_a_prompt_that_videos_share_is_encoded_once(pipe, monkeypatch):
 def test_out_of_memory_falls_back_to_one_pass_at_a_time(pipe, picture, monkeypatch, caplog):
     want = run(pipe, picture, "waves", guidance_batching="separate", generator=generator_for(1))
     forward = pipe.unet.forward
+    held = []
 
     def small(sample, *args, **options):
         if len(sample) > 1:
+            hidden = sample + 1
+            held.append(weakref.ref(hidden))
             raise torch.OutOfMemoryError("too large")
+        assert held[0]() is None, "what the large batch had allocated is still there"
         return forward(sample, *args, **options)
 
     monkeypatch.setattr(pipe.unet, "forward", small)

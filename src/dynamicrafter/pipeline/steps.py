@@ -207,11 +207,13 @@ class PipelineSteps(DiffusionPipeline):
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
+                outputs = None
                 try:
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts)
                 except torch.OutOfMemoryError:
                     if len(contexts.groups) == len(contexts.names):
                         raise
+                if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
                     contexts = contexts.separate()
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts)
