@@ -15,6 +15,7 @@ from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.cli.commands import MakeCommand
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, minutes
 from dynamicrafter.errors import InputError, ModelNotFoundError
+from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.media.formats import find_format
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.video import check_output
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SEEDED = "seeded:"
 MOST_TAKES = 1000
 LONGEST_PROMPT = 2000  # characters; far more than the 75 tokens that are read, and short enough for any file's note
 

@@ -9,6 +9,8 @@ from dynamicrafter.presets import PRESETS, PRUNED_COPIES, PRUNED_REPO
 
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")  # the safest first
 
+SEEDED = "seeded:"  # before a name: no file at all, but weights drawn from their names
+
 _OURS = re.compile(r"dynamic?[-_ ]?crafter")
 # Words that go with a model's size; beside any other word, in a name without ours, a number may mean anything.
 _OTHER_WORDS = re.compile(r"model|checkpoint|ckpt|weights?|v\d+|bf16|fp16|fp32|pruned|interp(?:olation)?|x\d*")

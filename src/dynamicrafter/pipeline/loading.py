@@ -15,10 +15,10 @@ from dynamicrafter.checkpoints.seeded import SeededTensors
 from dynamicrafter.checkpoints.variants import tell_architecture
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub import find_encoders
+from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
-SEEDED = "seeded:"
 SEEDED_NAMES = ("256", "512", "1024", "interp", "tiny")
 
 
