@@ -26,6 +26,7 @@ from dynamicrafter.media.encoders import (
     NOTE_FILE,
     NOTE_TEXT,
     WEBP_TICK,
+    time_after,
 )
 from dynamicrafter.media.notes import MAX_NOTE, Note, parse_note
 
@@ -210,7 +211,7 @@ def _repeats(durations: list[int], note: Note, *, tick: int) -> list[int] | None
         return [note.num_frames]  # WebP keeps a clip without motion as a still
     ends = [0, *accumulate(durations)]
     counts = [round(end * note.fps / 1000) for end in ends]
-    written = [round(Fraction(1000 * count, tick) / note.fps) * tick for count in counts]
+    written = [time_after(count, fps=note.fps, tick=tick) for count in counts]
     if written != ends or counts[-1] != note.num_frames:
         return None
     return [later - earlier for earlier, later in pairwise(counts)]

@@ -84,10 +84,14 @@ def _yuv_frames(frames: np.ndarray, fps: Fraction) -> Iterator[VideoFrame]:
         yield graph.vpull()
 
 
+def time_after(num_frames: int, *, fps: Fraction, tick: int) -> int:
+    """Milliseconds after which so many frames have been shown, to the nearest tick."""
+    return round(Fraction(1000 * num_frames, tick) / fps) * tick
+
+
 def frame_durations(num_frames: int, *, fps: Fraction, tick: int) -> list[int]:
     """Milliseconds that each frame shows, in whole ticks, rounded so that no error adds up along the clip."""
-    ends = [round(Fraction(1000 * i, tick) / fps) * tick for i in range(num_frames + 1)]
-    return [end - start for start, end in pairwise(ends)]
+    return [end - start for start, end in pairwise(time_after(i, fps=fps, tick=tick) for i in range(num_frames + 1))]
 
 
 def encode_gif(path: Path, frames: np.ndarray, *, fps: Fraction, note: str) -> None:
