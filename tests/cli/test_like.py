@@ -78,6 +78,17 @@ def test_a_picture_is_found_beside_the_clip_from_another_folder(cli, clip, monke
     np.testing.assert_array_equal(np.load("again.npy"), np.load(clip))
 
 
+def test_a_picture_that_was_moved_beside_the_clip_is_found(cli, photo):
+    inside, kept = photo.parent / "album", photo.parent / "kept"
+    inside.mkdir()
+    kept.mkdir()
+    shutil.copy(photo, inside / "holiday.png")
+    assert cli("animate", "album/holiday.png", "-o", "kept/clip.npy", *TINY).code == 0
+    (inside / "holiday.png").rename(kept / "holiday.png")
+    assert cli("animate", "--like", "kept/clip.npy", "-o", "again.npy").code == 0
+    np.testing.assert_array_equal(np.load("again.npy"), np.load(kept / "clip.npy"))
+
+
 def test_of_two_pictures_of_one_name_the_one_with_the_clips_pixels_is_taken(cli, clip, other_photo, monkeypatch):
     elsewhere = clip.parent / "elsewhere"
     elsewhere.mkdir()
@@ -163,7 +174,7 @@ def test_other_weights_versions_devices_and_formats_are_warned_of(cli, clip):
     done = cli("animate", "--like", forged, "--dtype", "bfloat16", "-o", "again.npy")
     assert done.code == 0
     warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
-    assert [line.split(": ")[2].split(" was ")[0] for line in warnings] == [
+    assert [line.split(": ")[2].split(" changed from ")[0] for line in warnings] == [
         "the weights",
         "the program",
         "torch",

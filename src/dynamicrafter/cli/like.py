@@ -71,7 +71,7 @@ def _crf_for(given: MakeCommand, recipe: Recipe) -> int | None:
 
 
 def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
-    """The file of a stored picture, seen from the current folder or from the clip's, if its pixels are the same.
+    """The file of a stored picture with its pixels: where it was, seen from here or from the clip, or beside the clip.
 
     Raises:
         InputError: the path wasn't kept, or leads to no picture, or to another one.
@@ -81,7 +81,8 @@ def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
     remedy = f"name the picture: dynamicrafter … PICTURE --like {clip}"
     if stored.path is None:
         raise InputError(f"{clip} doesn't say where its picture was, which came from a program; {remedy}.")
-    found = [path for path in (Path(stored.path), clip.parent / stored.path) if _is_file(path)]
+    then = Path(stored.path)
+    found = [path for path in (then, clip.parent / then, clip.parent / then.name) if _is_file(path)]
     if not found:
         raise InputError(f"{clip} was made of {stored.path!r}, which is not there; {remedy}.")
     for path in found:
@@ -111,7 +112,7 @@ def warn_of_differences(recipe: Recipe, animator: Animator) -> None:
     ):
         if then != now:
             logger.warning(
-                "%s: %s was %s and is %s now; the clip may come out otherwise.", recipe.clip, what, then, now
+                "%s: %s changed from %s to %s; the clip may come out otherwise.", recipe.clip, what, then, now
             )
 
 
