@@ -61,11 +61,11 @@ class OutputFlags:
     ] = None
     """File to write or replace; its extension chooses mp4, webm, gif, webp or npy; without one, a folder of PNGs."""
     format: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: by the extension)")] = None
-    """mp4, webm, gif, webp, npy or png, whatever the extension."""
+    """mp4, webm, gif, webp, npy or png (a folder), where the extension doesn't say it."""
     fps: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 8)")] = None
-    """Frames per second at which the clip plays, such as 12 or 24000/1001."""
-    crf: Annotated[int | None, arg(help_behavior_hint="(default: the encoder's)")] = None
-    """Quality of mp4 and webm: smaller is better and larger."""
+    """Frames per second at which the clip plays, such as 12 or 24000/1001; how much moves is --motion's."""
+    crf: Annotated[int | None, arg(help_behavior_hint="(default: mp4 16, webm 24)")] = None
+    """Quality of mp4 (0 to 51) and webm (0 to 63); a smaller number looks better and makes a larger file."""
     samples: int = 1
     """How many takes to make, one after the other: FILE, FILE-2, FILE-3, …"""
     like: Annotated[Path | None, arg(metavar="CLIP", help_behavior_hint="")] = None
