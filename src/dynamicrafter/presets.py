@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dynamicrafter.errors import InputError
 
@@ -19,6 +19,7 @@ PresetName = Literal["256", "512", "1024", "512_interp"]
 NUM_TRAIN_TIMESTEPS = 1000
 NUM_FRAMES = 16  # the length that the released checkpoints were trained on
 SIZE_MULTIPLE = 64  # pixels: 8 for the autoencoder times 8 for the UNet's three halvings
+LARGEST_SIDE = 4096  # pixels: four times the largest preset's; a slip of the hand would fill any memory
 OUTPUT_FPS = 8
 
 
@@ -168,23 +169,42 @@ def check_frame_size(height: int, width: int) -> None:
     """Hold a frame size in pixels against what the networks can halve.
 
     Raises:
-        InputError: a side is not a positive multiple of `SIZE_MULTIPLE`; says the nearest that is.
+        InputError: a side is not a positive multiple of `SIZE_MULTIPLE`, and then the nearest that is gets named, or
+            it is longer than `LARGEST_SIDE`.
     """
     for name, value in (("height", height), ("width", width)):
         if value <= 0 or value % SIZE_MULTIPLE:
             near = max(SIZE_MULTIPLE, round(value / SIZE_MULTIPLE) * SIZE_MULTIPLE)
             raise InputError(f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}.")
+        if value > LARGEST_SIDE:
+            raise InputError(f"{name} must be at most {LARGEST_SIDE} pixels, got {value}; try {LARGEST_SIDE}.")
 
 
 def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:
     """Rebuild a preset from the dictionary that a saved pipeline keeps of it.
 
     Raises:
-        InputError: a field is missing or unknown, as in a folder written by a newer version.
+        InputError: a field is missing, unknown or of a wrong type, as in a folder written by a newer version.
     """
     try:
         values = dict(fields or {})
         motion = MotionControl(**values.pop("motion"))
-        return Preset(**values, motion=motion)
-    except (KeyError, TypeError) as error:
+        preset = Preset(**values, motion=motion)
+        _check_types(motion)
+        _check_types(preset)
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the folder's preset can't be read ({error}); convert the checkpoint again.") from error
+    return preset
+
+
+def _check_types(values: Preset | MotionControl) -> None:
+    """Raises TypeError where a field holds what its annotation does not allow; a whole number may stand for a float."""
+    for name, hint in get_type_hints(type(values)).items():
+        value = getattr(values, name)
+        if get_origin(hint) is Literal:
+            allowed = value in get_args(hint)
+        else:
+            kinds = set(get_args(hint) or (hint,))
+            allowed = type(value) in (kinds | {int} if float in kinds else kinds)
+        if not allowed:
+            raise TypeError(f"{name} is {value!r}")

@@ -29,6 +29,7 @@ from dynamicrafter.hub import resolve
 from dynamicrafter.media.framing import Fit
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.pipeline.folders import check_folder
 from dynamicrafter.pipeline.inputs import (
     OUTPUT_TYPES,
     OutputType,
@@ -117,7 +118,8 @@ class DynamiCrafterPipeline(PipelineSteps):
             dtype = options.get("torch_dtype")
             if isinstance(dtype, torch.dtype):
                 options["torch_dtype"] = {"default": dtype, "vae": dtype_for("vae", dtype)}
-            return super().from_pretrained(str(model.path), **options)
+            check_folder(model.path, given=options, variant=options.get("variant"))
+            return super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
         options.setdefault("preset", model.preset)
         return cls.from_single_file(model.path, download=download, **options)
 
