@@ -1,4 +1,6 @@
 import dataclasses
+import io
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -111,7 +113,7 @@ def test_an_option_like_no_other_is_answered_with_the_help(word):
     assert complaint(word) == f"unknown option {name}; `dynamicrafter animate --help` lists what there is."
 
 
-@pytest.mark.parametrize("word", ["--imag", "--promp", "--recip"])
+@pytest.mark.parametrize("word", ["--imag", "--promp", "--recip", "--picture-name"])
 def test_what_is_no_option_is_never_suggested(word):
     assert f"did you mean {word}" not in complaint(word)
 
@@ -119,6 +121,26 @@ def test_what_is_no_option_is_never_suggested(word):
 def test_an_option_without_its_value_says_so():
     assert complaint("photo.jpg", "--seed") == "--seed needs a value."
     assert complaint("photo.jpg", "--seed", "--quiet") == "--seed needs a value."
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_complaint_is_one_sentence_on_every_terminal(monkeypatch, encoding):
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert complaint("photo.jpg", "--steps", "x") == "--steps must be a whole number, got 'x'."
+    assert complaint("photo.jpg", "--seed") == "--seed needs a value."
+    with pytest.raises(UsageError, match=r"^PRESET is missing; `dynamicrafter download --help` explains\.$"):
+        parse(DownloadCommand, [], prog="dynamicrafter download")
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    assert complaint("photo.jpg", "-o", "").endswith("--output must not be empty; name a file or a folder.")
+
+
+def test_the_word_none_is_a_name_like_any_other():
+    words = ["photo.jpg", "-o", "None", "--model", "None", "--encoders", "None"]
+    command = animate(*words)
+    assert (command.output.output, command.model.model) == (Path("None"), "None")
+    assert command.model.encoders == Path("None")
 
 
 def test_a_prompt_without_quotes_is_answered_with_quotes():

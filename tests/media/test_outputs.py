@@ -202,6 +202,8 @@ def outputs_that_cannot_be(tmp_path):
         "file": "file is a file, where a folder of PNG frames is to be written; choose another name",
         "pipe.mp4": "pipe.mp4 is no regular file; choose another name",
         "clip.avi": r"has the unknown extension .avi; known are .mp4, .webm, .gif, .webp, .npy, or no extension",
+        ".mp4": r"\.mp4 is an extension without a name before it; try .*clip\.mp4",
+        "a\0b.mp4": "the output's name must not hold a NUL character",
         "clip.png": "clip.png names one picture, but PNG frames fill a folder; try .*clip",
         "x" * 260 + ".mp4": "could not be written: its name is too long; choose a shorter one",
         "x" * 260: "could not be written: its name is too long; choose a shorter one",

@@ -131,17 +131,40 @@ def _short(word: str) -> str:
     return word if len(word) <= _SHOWN else f"{word[:_SHOWN]}…"
 
 
+def _parse_path(word: str) -> Path:
+    if not word:  # as a path it would be the current folder
+        raise ValueError("must not be empty; name a file or a folder.")
+    return Path(word)
+
+
+_TEXT = Spec(
+    nargs=1,
+    metavar="TEXT",
+    instance_from_str=lambda words: words[0],
+    is_instance=lambda value: value is None or isinstance(value, str),
+    str_from_instance=lambda text: [str(text)],
+)
+_PATH = Spec(
+    nargs=1,
+    metavar="PATH",
+    instance_from_str=lambda words: _parse_path(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, Path),
+    str_from_instance=lambda path: [str(path)],
+)
+
+
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Numbers and choices, whose errors tyro would word at length, and whose None stands for the preset's value."""
+    """Numbers and choices, whose errors tyro would word at length, and names, of which it would take None for none."""
     whole, real = _number("INT", int, "a whole number"), _number("NUMBER", float, "a number")
-    numbers = [(int, whole), (int | None, whole), (float, real), (float | None, real)]
+    specs = [(int, whole), (int | None, whole), (float, real), (float | None, real)]
+    specs += [(str | None, _TEXT), (Path, _PATH), (Path | None, _PATH)]
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
     def number_or_choice(info: tyro.constructors.PrimitiveTypeInfo) -> Spec | None:
         if info.type_origin is Literal:
             return _choice(get_args(info.type))
-        return next((spec for kind, spec in numbers if info.type == kind), None)
+        return next((spec for kind, spec in specs if info.type == kind), None)
 
     return registry
 
@@ -158,7 +181,8 @@ def _describe_unknown(word: str, kind: Any, prog: str) -> str:
 
 def _flags(kind: Any) -> Iterator[str]:
     """The options of a dataclass and those in it, without what is no option."""
-    for name, hint in get_type_hints(kind, include_extras=True).items():
+    hints = get_type_hints(kind, include_extras=True)
+    for hint, name in ((hints[field.name], field.name) for field in fields(kind)):
         if is_dataclass(hint):
             yield from _flags(hint)
         elif not {tyro.conf.Positional, tyro.conf.Suppress} & set(getattr(hint, "__metadata__", ())):
@@ -166,13 +190,16 @@ def _flags(kind: Any) -> Iterator[str]:
 
 
 def _first_sentence(box: str) -> str:
-    """What tyro says first in a box of its own, without the box."""
-    lines = [re.sub(r"^\s*│ ?|\s*│\s*$", "", line) for line in box.splitlines() if not re.match(r"^\s*[╭╰]", line)]
+    """What tyro says first in a box of its own, without the box and, where stdout isn't UTF-8, without its title."""
+    lines = [re.sub(r"^\s*│ ?|\s*│\s*$", "", line).strip() for line in box.splitlines()]
+    if not any(line.startswith("╭") for line in lines):  # then its title stands above a rule of its own
+        lines = lines[2:]
     said = []
     for line in lines:
-        if re.match(r"^\s*─", line):
+        if re.match(r"─|-{5}", line):
             break
-        said.append(line.strip())
+        if not line.startswith(("╭", "╰")):
+            said.append(line)
     text = " ".join(filter(None, said))
     text = re.sub(r"^Missing from (.+?): (\S+).*", r"\2 is missing; `\1 --help` explains.", text)
     text = re.sub(r"^Missing value for argument [('\"]*([\w-]+).*", r"\1 needs a value.", text)

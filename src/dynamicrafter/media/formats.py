@@ -77,6 +77,8 @@ def find_format(path: Path, format: str | None = None) -> ClipFormat:  # noqa: A
     by_suffix = FORMATS.get(suffix.removeprefix(".")) if suffix else FORMATS["png"]
     if format is not None and format not in FORMATS:
         raise InputError(f"format must be one of {', '.join(get_args(FormatName))}, got {format!r}.")
+    if path.name.lower().removeprefix(".") in FORMATS and path.name.startswith("."):
+        raise OutputError(f"{path} is an extension without a name before it; try {path.with_name('clip' + path.name)}.")
     if suffix == ".png":
         raise OutputError(f"{path} names one picture, but PNG frames fill a folder; try {path.with_suffix('')}.")
     if format is None:

@@ -80,7 +80,7 @@ def _check_is_file(path: Path, source: str | os.PathLike[str]) -> None:
         return
     if path.is_dir():
         raise InputError(f"{path} is a folder, where a picture is wanted; name one of its files.")
-    if str(source).startswith(("http://", "https://")):
+    if str(source).startswith(("http:/", "https:/")):  # a Path drops the second slash
         raise InputError(f"{source} is a web address, where a file is wanted; download the picture first.")
     if path.exists():
         raise InputError(f"{path} is no regular file; copy the picture to one.")

@@ -89,6 +89,8 @@ def _resolved(path: str | Path) -> Path:
     """Follow symbolic links, so that what a link points to is replaced and not the link."""
     if not str(path):
         raise OutputError("the output's name is empty; try clip.mp4.")
+    if "\0" in str(path):
+        raise OutputError(f"the output's name must not hold a NUL character, got {str(path)!r}; try clip.mp4.")
     return Path(os.path.realpath(path))
 
 
