@@ -262,7 +262,7 @@ def test_a_half_precision_autoencoder_works_in_float32_and_is_left_as_it_was(pip
 def test_bfloat16_runs_and_stays_near_float32(picture):
     pipe = pipeline("tiny512")
     want = run(pipe, picture, "waves", generator=generator_for(1), guidance_scale=1.0)
-    half = DynamiCrafterPipeline.from_pretrained("seeded:tiny", torch_dtype=torch.bfloat16)
+    half = DynamiCrafterPipeline.from_pretrained("seeded:tiny", dtype=torch.bfloat16)
     half.set_progress_bar_config(disable=True)
     got = run(half, picture, "waves", generator=generator_for(1), guidance_scale=1.0)
     assert got.dtype == torch.float32
@@ -282,7 +282,7 @@ def test_saved_and_loaded_again_it_makes_the_same_bits(pipe, picture, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_folder_gives_every_network_the_dtype_that_a_file_gives_it(pipe, tmp_path, dtype):
     pipe.save_pretrained(tmp_path / "model")
-    folder = DynamiCrafterPipeline.from_pretrained(tmp_path / "model", torch_dtype=dtype)
+    folder = DynamiCrafterPipeline.from_pretrained(tmp_path / "model", dtype=dtype)
     file = DynamiCrafterPipeline.from_pretrained("seeded:tiny", torch_dtype=dtype)
     for name in ("vae", "text_encoder", "image_encoder", "image_projector", "unet"):
         assert getattr(folder, name).dtype == getattr(file, name).dtype, name
@@ -314,6 +314,11 @@ def test_what_only_a_file_needs_is_refused_elsewhere(pipe, tmp_path, option):
     for name in (str(tmp_path / "model"), "seeded:tiny"):
         with pytest.raises(InputError, match=f"{option} goes with a checkpoint file"):
             DynamiCrafterPipeline.from_pretrained(name, **{option: "512"})
+
+
+def test_unknown_options_of_a_model_are_refused():
+    with pytest.raises(InputError, match="seeded:tiny takes no option 'revision'"):
+        DynamiCrafterPipeline.from_pretrained("seeded:tiny", revision="main")
 
 
 def test_a_call_leaves_the_pipeline_as_it_was(pipe, picture):

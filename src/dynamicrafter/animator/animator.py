@@ -94,7 +94,7 @@ class Animator:
             InputError: no such device or dtype, no such model, or weights that can't be used.
         """
         target = choose_device(device)
-        options: dict[str, Any] = {"torch_dtype": choose_dtype(dtype, target)}
+        options: dict[str, Any] = {"dtype": choose_dtype(dtype, target)}
         if preset is not None:
             options["preset"] = preset
         if encoders is not None:

@@ -17,7 +17,7 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, cat, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
@@ -193,7 +193,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         for stage in _stages(self.up):
             for unit in stage.each_unit():
                 skip = skips.pop()
-                hidden = self._run(unit, _join(hidden, skip), embedding, contexts, num_frames)
+                hidden = self._run(unit, cat([hidden, skip], dim=1), embedding, contexts, num_frames)
             if stage.resize is not None:
                 hidden = stage.resize(hidden)
         return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
@@ -244,9 +244,3 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 def _stages(levels: nn.ModuleList) -> list[Stage]:
     """The list's entries, with the type that PyTorch's containers don't keep."""
     return cast("list[Stage]", list(levels))
-
-
-def _join(hidden: Tensor, skip: Tensor) -> Tensor:
-    from torch import cat
-
-    return cat([hidden, skip], dim=1)

@@ -95,7 +95,7 @@ def _to_folder(
 ) -> None:
     """Write the networks as `save_pretrained` does, and beside them what no network reads."""
     towers = encoders_for(model.path, encoders, download=download)
-    pipeline = DynamiCrafterPipeline.from_single_file(model.path, preset=preset, torch_dtype=dtype, encoders=towers)
+    pipeline = DynamiCrafterPipeline.from_single_file(model.path, preset=preset, dtype=dtype, encoders=towers)
     pipeline.register_to_config(_name_or_path=None)  # a path of this machine would go into the folder
     with open_checkpoint(model.path, encoders=towers) as source:
         layers = tell_architecture(source, name=model.path.name).text["num_hidden_layers"]

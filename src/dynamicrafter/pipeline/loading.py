@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,26 @@ from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 SEEDED_NAMES = ("256", "512", "1024", "interp", "tiny")
 
+_OF_FILES = ("preset", "encoders")
 
-def check_only_for_files(name: str, options: Mapping[str, object]) -> None:
-    """Refuse what says something about a file, given with a model that says it itself.
+
+def check_options(name: str, options: Mapping[str, object], *, known: Collection[str] | None = None) -> None:
+    """Refuse what a kind of model doesn't take.
+
+    Args:
+        name: the model's.
+        options: as given; None counts as not given.
+        known: what it takes; None for a folder, which takes all but what it brings itself.
 
     Raises:
-        InputError: a preset or encoders are among the options.
+        InputError: an option that it doesn't take.
     """
-    for option in ("preset", "encoders"):
-        if options.get(option) is not None:
+    for option, value in options.items():
+        if value is None or (option in known if known is not None else option not in _OF_FILES):
+            continue
+        if option in _OF_FILES:
             raise InputError(f"{option} goes with a checkpoint file; {name} brings its own; leave --{option} out.")
+        raise InputError(f"{name} takes no option {option!r}; leave it out.")
 
 
 def file_components(

@@ -22,7 +22,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from dynamicrafter.checkpoints.networks import dtype_for
+from dynamicrafter.checkpoints.networks import Dtypes, dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
@@ -42,7 +42,7 @@ from dynamicrafter.pipeline.inputs import (
     check_frames,
     count_videos,
 )
-from dynamicrafter.pipeline.loading import SEEDED, check_only_for_files, file_components, seeded_components
+from dynamicrafter.pipeline.loading import SEEDED, check_options, file_components, seeded_components
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.presets import NUM_FRAMES, Preset, check_frame_size, preset_from_dict
@@ -95,33 +95,46 @@ class DynamiCrafterPipeline(PipelineSteps):
 
     @classmethod
     # pyrefly: ignore [bad-override-param-name]
-    def from_pretrained(cls, name: str | Path, *, download: bool = False, **options: Any) -> "DynamiCrafterPipeline":
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        dtype: Dtypes = None,
+        torch_dtype: Dtypes = None,
+        download: bool = False,
+        **options: Any,
+    ) -> "DynamiCrafterPipeline":
         """Load a model by any of its names; nothing is downloaded unasked.
 
         Args:
             name: a preset ("512"), a folder that `save_pretrained` wrote, a checkpoint file, a repository of either on
                 the hub, or "seeded:tiny" and the like.
+            dtype: of the parameters; a dictionary goes by component, with an optional "default".
+            torch_dtype: the same, by the name that diffusers used before.
             download: fetch what is not on this machine.
-            options: for a folder diffusers' own (`torch_dtype`, …); else those of `from_single_file`.
+            options: for a folder diffusers' own (`variant`, components, …); for a file `preset` and `encoders`.
 
         Raises:
             ModelNotFoundError: not on this machine.
-            InputError: `preset` or `encoders` for a model that brings its own.
+            InputError: an option that the model doesn't know, or brings itself.
             CheckpointError: unreadable or misfitting weights.
         """
+        dtype = torch_dtype if dtype is None else dtype
         if str(name).startswith(SEEDED):
-            check_only_for_files(str(name), options)
-            return cls(**seeded_components(str(name), dtype=options.get("torch_dtype")))
+            check_options(str(name), options, known=())
+            return cls(**seeded_components(str(name), dtype=dtype))
         model = resolve(str(name), download=download)
         if model.kind == "folder":
-            check_only_for_files(str(name), options)
-            dtype = options.get("torch_dtype")
+            check_options(str(name), options)
             if isinstance(dtype, torch.dtype):
-                options["torch_dtype"] = {"default": dtype, "vae": dtype_for("vae", dtype)}
+                dtype = {"default": dtype, "vae": dtype_for("vae", dtype) or dtype}
+            if dtype is not None:
+                options["dtype"] = dtype
             check_folder(model.path, given=options, variant=options.get("variant"))
             return super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
+        check_options(str(name), options, known=("preset", "encoders"))
         options.setdefault("preset", model.preset)
-        return cls.from_single_file(model.path, download=download, **options)
+        return cls.from_single_file(model.path, dtype=dtype, download=download, **options)
 
     @classmethod
     def from_single_file(
@@ -129,7 +142,8 @@ class DynamiCrafterPipeline(PipelineSteps):
         path: str | Path,
         *,
         preset: str | None = None,
-        torch_dtype: torch.dtype | dict[str, torch.dtype] | None = None,
+        dtype: Dtypes = None,
+        torch_dtype: Dtypes = None,
         encoders: str | Path | None = None,
         download: bool = False,
     ) -> "DynamiCrafterPipeline":
@@ -138,14 +152,15 @@ class DynamiCrafterPipeline(PipelineSteps):
         Args:
             path: `.ckpt` or `.safetensors`.
             preset: which released checkpoint it descends from, where the file alone can't tell.
-            torch_dtype: of the parameters; a dictionary goes by component, with an optional "default".
+            dtype, torch_dtype: of the parameters, as in `from_pretrained`.
             encoders: file or folder with CLIP's towers for a file without.
             download: fetch the towers where they are lacking.
 
         Raises:
             CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
         """
-        components = file_components(Path(path), preset=preset, dtype=torch_dtype, encoders=encoders, download=download)
+        dtype = torch_dtype if dtype is None else dtype
+        components = file_components(Path(path), preset=preset, dtype=dtype, encoders=encoders, download=download)
         pipeline = cls(**components)
         pipeline.register_to_config(_name_or_path=str(path))
         return pipeline
