@@ -232,9 +232,18 @@ def test_written_tensors_are_read_back_by_the_library_with_the_same_bits(tmp_pat
     write_tensors(source, path)
     back = load_file(path)
     assert back.keys() == source.keys()
+    assert all(offset % source[key].itemsize == 0 for key, offset in _offsets(path).items()), "not aligned"
     for key, tensor in source.items():
         assert back[key].dtype == tensor.dtype
         assert torch.equal(back[key], tensor)
+
+
+def _offsets(path):
+    """Where in a safetensors file each tensor begins."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    return {key: 8 + length + entry["data_offsets"][0] for key, entry in header.items() if key != "__metadata__"}
 
 
 def test_casting_spares_schedule_tables_whole_numbers_and_the_autoencoder(tmp_path):

@@ -140,7 +140,7 @@ class RunEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether the device holds it, with a tenth left to the driver or the system."""
+        """Whether the device holds it, with a tenth left to the driver, the system and the gaps between tensors."""
         return self.peak_bytes < 0.9 * self.memory_bytes
 
 
