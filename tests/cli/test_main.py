@@ -8,6 +8,7 @@ import pytest
 
 import dynamicrafter
 
+TINY = ("--model", "seeded:tiny", "--steps", "1", "--frames", "1", "--guidance", "1")
 HEAVY = ("torch", "diffusers", "transformers", "av", "huggingface_hub", "accelerate")
 LIGHT_WORDS = ([], ["--help"], ["--version"], ["animate", "--help"], ["interpolate", "-h"], ["loop", "-h"])
 
@@ -64,6 +65,22 @@ def test_a_reader_who_has_read_enough_ends_the_command_without_a_traceback():
     command = f"{sys.executable} -m dynamicrafter.cli animate --help; echo $? >&2"
     done = subprocess.run(["bash", "-c", f"({command}) | true"], capture_output=True, text=True, check=True)
     assert done.stderr in ("0\n", "141\n")  # help may have been written before the reader left
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_reason_to_fail_and_lets_no_file_take_its_place(photo, closed):
+    (photo.parent / "job.py").write_text(
+        "import os, stat\n"
+        "from dynamicrafter.cli.main import main\n"
+        f"code = main(['animate', 'photo.png', '-o', 'clip.gif', *{TINY!r}])\n"
+        "devices = [stat.S_ISREG(os.fstat(number).st_mode) for number in (1, 2)]\n"
+        "open('said', 'w').write(f'{code} {devices}')\n"
+    )
+    subprocess.run(
+        ["bash", "-c", f"{sys.executable} job.py {closed}"], cwd=photo.parent, capture_output=True, check=True
+    )
+    assert (photo.parent / "said").read_text() == "0 [False, False]"
+    assert (photo.parent / "clip.gif").exists()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["animate", "--help"]])

@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import signal
 import sys
 from fractions import Fraction
@@ -271,19 +272,38 @@ def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_an_inter
     assert (done.code, done.err) == (130, "stopped; nothing was written\n")
 
 
-def test_an_interrupt_while_the_file_is_written_leaves_nothing(cli, photo, monkeypatch):
-    save = Clip.save
+@pytest.mark.parametrize(
+    ("signals", "code"),
+    [
+        (["SIGINT"], 130),
+        (["SIGTERM"], 143),
+        (["SIGHUP"], 129),
+        (["SIGHUP", "SIGHUP", "SIGTERM"], 129),  # as a terminal that closes sends them
+    ],
+)
+@pytest.mark.parametrize("name", ["clip.webm", "frames"])
+def test_a_signal_while_the_file_is_written_leaves_nothing(cli, photo, monkeypatch, signals, code, name):
+    save, rmtree = Clip.save, shutil.rmtree
 
     def interrupted(self, *args, **options):
         clip = dataclasses.replace(self, frames=np.concatenate([self.frames] * 50))
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         return save(clip, *args, **options)
 
+    def send(*_):
+        os.kill(os.getpid(), getattr(signal, signals[0]))
+
+    def clear(*args, **options):
+        for more in signals[1:]:
+            os.kill(os.getpid(), getattr(signal, more))
+        rmtree(*args, **options)
+
     monkeypatch.setattr(Clip, "save", interrupted)
-    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("dynamicrafter.media.atomic.shutil.rmtree", clear)
+    before = signal.signal(signal.SIGALRM, send)
     try:
-        done = cli("animate", photo, *TINY, "--quiet", "-o", "clip.webm")
+        done = cli("animate", photo, *TINY, "--quiet", "-o", name)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert (done.code, done.out, done.err) == (130, "", "stopped; nothing was written\n")
+    assert (done.code, done.out, done.err) == (code, "", "stopped; nothing was written\n")
     assert names(photo.parent) == ["photo.png"]

@@ -164,7 +164,7 @@ def test_low_precision_video_is_rounded_in_float32():
 def test_video_that_is_not_finite_is_an_error_instead_of_a_black_frame(bad):
     video = torch.zeros(3, 2, 4, 4)
     video[1, 1, 2, 3] = bad
-    with pytest.raises(InputError, match=r"video must hold finite numbers.*decode in bfloat16 or float32"):
+    with pytest.raises(InputError, match=r"video must hold finite numbers.*run it in bfloat16 or float32"):
         to_uint8(video)
 
 

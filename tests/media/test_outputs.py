@@ -220,6 +220,15 @@ def test_an_output_that_cannot_be_is_refused_before_and_while_writing(tmp_path):
         assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_name_in_a_current_folder_that_is_gone_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(OutputError, match=r"clip\.mp4 could not be written: No such file or directory"):
+        check_output("clip.mp4")
+
+
 @pytest.mark.parametrize("attempt", [check_output, write])
 def test_a_folder_without_permission_is_refused(closed_folder, attempt):
     with pytest.raises(OutputError, match="you have no permission to write there; choose another folder"):

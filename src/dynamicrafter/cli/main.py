@@ -1,7 +1,8 @@
 """The command's entry point: finds the sub-command, and turns whatever happens into one line and an exit code.
 
-0 done, 1 the machine was not up to it (memory, disk), 2 an error of the user's, 130 stopped by Ctrl-C, 141 nobody reads
-the output. Anything else is a fault of the package and keeps its traceback.
+0 done, 1 the machine was not up to it (memory, disk), 2 an error of the user's, 130 stopped by Ctrl-C (143 and 129 by
+the system or a closed terminal), 141 nobody reads the output. Anything else is a fault of the package and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -23,7 +25,10 @@ from dynamicrafter import __version__
 from dynamicrafter.cli.console import hush_libraries, say, shown_warnings
 from dynamicrafter.errors import InputError
 
-_INTERRUPTED = 128 + signal.SIGINT
+# Each ends the command in an orderly way, which leaves nothing half-written; not every system has all.
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_BY_SIGNAL = 128  # and the signal's number: the exit code of what a signal ended
+_GRACE = 2.0  # seconds after a signal in which another one, as a closing terminal sends, doesn't break the clearing up
 _PIPE_CLOSED = 128 + 13  # as after SIGPIPE
 
 _MEMORY = (
@@ -107,6 +112,7 @@ def main(words: Sequence[str] | None = None) -> int:
         The exit code.
     """
     words = list(sys.argv[1:] if words is None else words)
+    _replace_closed_streams()
     with shown_warnings(), _interruptible() as interrupted:
         try:
             _accept_any_character()
@@ -114,11 +120,11 @@ def main(words: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return 0
         except BaseException as error:
-            if interrupted.is_set() or isinstance(error, KeyboardInterrupt):
+            if interrupted or isinstance(error, KeyboardInterrupt):
                 # A library caught in its import may have turned the interrupt into an error of its own.
                 said = str(error) if isinstance(error, KeyboardInterrupt) else ""
                 say(said or "stopped; nothing was written")
-                return _INTERRUPTED
+                return _BY_SIGNAL + (interrupted[0] if interrupted else signal.SIGINT)
             if isinstance(error, BrokenPipeError):  # whoever read stdout has read enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return _PIPE_CLOSED
@@ -161,6 +167,24 @@ def _dispatch(words: list[str]) -> None:
     _find(command.work)(arguments)
 
 
+def _replace_closed_streams() -> None:
+    """Let what the caller closed lead nowhere; the next file opened would take its number and whatever is written."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere > number and not _is_open(number):
+                os.dup2(nowhere, number)
+            setattr(sys, name, os.fdopen(nowhere, "w" if number else "r", encoding="utf-8"))
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 def _accept_any_character() -> None:
     """Let stdout take a path that is no valid text, and replace what its encoding lacks."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -194,20 +218,27 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Remember Ctrl-C, whatever becomes of its KeyboardInterrupt; ignored once the command is done with."""
-    interrupted = threading.Event()
+def _interruptible() -> Iterator[list[int]]:
+    """Remember which signals came to stop the command, whatever becomes of their KeyboardInterrupt.
 
-    def note(_number: int, _frame: FrameType | None) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
+    Yields:
+        The numbers of the signals that came.
+    """
+    came: list[int] = []
+    last = -_GRACE
 
-    ours = threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-    )
-    before = signal.signal(signal.SIGINT, note) if ours else None
+    def note(number: int, _frame: FrameType | None) -> None:
+        nonlocal last
+        came.append(number)
+        before, last = last, time.monotonic()
+        if last - before >= _GRACE:
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    heeded = [number for number in _STOPPING if ours and signal.getsignal(number) is not signal.SIG_IGN]
+    handlers = {number: signal.signal(number, note) for number in heeded}
     try:
-        yield interrupted
+        yield came
     finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -123,7 +123,7 @@ def to_uint8(video: Tensor) -> np.ndarray:
     if not video.isfinite().all():
         raise InputError(
             "video must hold finite numbers, but some are NaN or infinite; "
-            "if the autoencoder ran in float16, decode in bfloat16 or float32."
+            "if a network ran in float16, run it in bfloat16 or float32; else its weights may be damaged."
         )
     levels = ((video.clamp(-1, 1) + 1) * 127.5).round().byte()
     return np.ascontiguousarray(levels.movedim(-4, -1).cpu().numpy())

@@ -91,7 +91,8 @@ def _resolved(path: str | Path) -> Path:
         raise OutputError("the output's name is empty; try clip.mp4.")
     if "\0" in str(path):
         raise OutputError(f"the output's name must not hold a NUL character, got {str(path)!r}; try clip.mp4.")
-    return Path(os.path.realpath(path))
+    with one_line_errors(Path(path)):  # the current folder may be gone
+        return Path(os.path.realpath(path))
 
 
 def _check_frames(frames: np.ndarray) -> None:
