@@ -217,3 +217,9 @@ def test_a_cpu_without_onednn_computes_in_float32(monkeypatch):
 def test_seeded_names_are_checked():
     with pytest.raises(InputError, match="seeded:256, seeded:512, seeded:1024, seeded:interp, seeded:tiny"):
         Animator.from_pretrained("seeded:2048")
+
+
+def test_a_mode_that_there_is_none_of_is_refused(animator, pictures):
+    shot = Shot(image=pictures[0], last_image=pictures[1], mode="dissolve", options=QUICK)
+    with pytest.raises(InputError, match=r"mode must be one of animate, interpolate, loop, got 'dissolve'\."):
+        animator.run([shot])

@@ -1,6 +1,7 @@
 """What users of diffusers expect of a pipeline, on the small golden model."""
 
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -42,6 +43,30 @@ def test_same_seed_gives_the_same_bits(pipe, picture):
     first = run(pipe, picture, "waves", generator=generator_for(3))
     assert torch.equal(first, run(pipe, picture, "waves", generator=generator_for(3)))
     assert not torch.equal(first, run(pipe, picture, "waves", generator=generator_for(4)))
+
+
+def test_runs_of_two_threads_are_what_each_is_alone(pipe, picture):
+    steps = (2, 5)
+    alone = [run(pipe, picture, "waves", generator=generator_for(3), num_inference_steps=n) for n in steps]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(run, pipe, picture, "waves", generator=generator_for(3), num_inference_steps=n) for n in steps
+        ]
+        assert all(torch.equal(one.result(), want) for one, want in zip(runs, alone, strict=True))
+
+
+def test_runs_with_shared_networks_wait_for_one_another_too(pipe, picture):
+    other = DynamiCrafterPipeline(**pipe.components, preset=pipe.config["preset"])
+    other.set_progress_bar_config(disable=True)
+    seen = []
+
+    def watch(name):
+        return lambda *_: seen.append(name)
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(run, p, picture, callback_on_step_end=watch(p is pipe)) for p in (pipe, other)]
+        assert all(one.result().isfinite().all() for one in runs)
+    assert seen in ([True, True, False, False], [False, False, True, True])
 
 
 def test_each_argument_of_the_result_matters(pipe, picture, other_picture):
@@ -349,6 +374,10 @@ def test_a_call_leaves_the_pipeline_as_it_was(pipe, picture):
         ({"eta": 2.0}, "eta must be between 0 and 1, got 2.0"),
         ({"fit": "zoom"}, "fit must be one of cover, contain, stretch, got 'zoom'"),
         ({"motion": 0}, "motion must be at least 1, got 0"),
+        ({"motion": [24.5]}, r"motion must be a whole number, or one for each video, got \[24\.5\]"),
+        ({"motion": "24"}, "motion must be a whole number, or one for each video, got '24'"),
+        ({"negative_prompt_embeds": torch.zeros(1, 5, 32)}, r"must be \(1, 77, 32\), got \(1, 5, 32\)"),
+        ({"negative_prompt_embeds": torch.zeros(1, 77, 31)}, r"must be \(1, 77, 32\), got \(1, 77, 31\)"),
         ({"motion": [1, 2, 3]}, "motion must be one or as many as there are videos, 1, got 3"),
         ({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]}, "negative_prompt must be one or as many"),
         ({"generator": [torch.Generator()] * 3}, "generator must be one or as many as there are videos, 1, got 3"),

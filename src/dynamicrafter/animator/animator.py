@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -143,6 +143,10 @@ class Animator:
         """
         if not shots:
             raise InputError("shots must hold at least one shot, got none.")
+        modes = get_args(Mode)
+        unknown = next((shot.mode for shot in shots if shot.mode not in modes), None)
+        if unknown is not None:
+            raise InputError(f"mode must be one of {', '.join(modes)}, got {unknown!r}.")
         preset = self.preset
         shots = [replace(shot, options=shot.options.resolved(preset, mode=shot.mode)) for shot in shots]
         _check_together(shots)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,14 +92,25 @@ def as_motion(value: int | Sequence[int], *, count: int) -> Tensor:
     """The motion numbers (count,), int64; a single one serves all.
 
     Raises:
-        InputError: neither one nor `count`, or a number below 1.
+        InputError: neither one nor `count`, or one that is no whole number of 1 or more.
     """
-    numbers = [value] if isinstance(value, int) else list(value)
+    try:
+        numbers = _whole_numbers(value)
+    except TypeError:
+        raise InputError(f"motion must be a whole number, or one for each video, got {value!r}.") from None
     if len(numbers) not in (1, count):
         raise InputError(f"motion must be one or as many as there are videos, {count}, got {len(numbers)}.")
     if min(numbers) < 1:
         raise InputError(f"motion must be at least 1, got {min(numbers)}.")
     return torch.tensor(numbers * count if len(numbers) == 1 else numbers)
+
+
+def _whole_numbers(value: Any) -> list[int]:
+    """One number or several, of Python, numpy or torch. Raises TypeError for others."""
+    try:
+        return [operator.index(value)]
+    except TypeError:
+        return [operator.index(number) for number in value]
 
 
 def count_videos(first: Tensor, last: Tensor | None, prompt: str | Sequence[str] | None, embeds: Tensor | None) -> int:

@@ -22,6 +22,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
+from dynamicrafter.architectures import TEXT_LENGTH
 from dynamicrafter.checkpoints.networks import Dtypes, dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
@@ -45,6 +46,7 @@ from dynamicrafter.pipeline.inputs import (
 from dynamicrafter.pipeline.loading import SEEDED, check_options, file_components, seeded_components
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
+from dynamicrafter.pipeline.turns import in_turn
 from dynamicrafter.presets import NUM_FRAMES, Preset, check_frame_size, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
@@ -109,7 +111,8 @@ class DynamiCrafterPipeline(PipelineSteps):
         Args:
             name: a preset ("512"), a folder that `save_pretrained` wrote, a checkpoint file, a repository of either on
                 the hub, or "seeded:tiny" and the like.
-            dtype: of the parameters; a dictionary goes by component, with an optional "default".
+            dtype: of the parameters; a dictionary goes by component, with an optional "default"; None keeps a file's
+                own, and stands for float32 with a folder, as in diffusers.
             torch_dtype: the same, by the name that diffusers used before.
             download: fetch what is not on this machine.
             options: for a folder diffusers' own (`variant`, components, …); for a file `preset` and `encoders`.
@@ -126,14 +129,16 @@ class DynamiCrafterPipeline(PipelineSteps):
         model = resolve(str(name), download=download)
         if model.kind == "folder":
             check_options(str(name), options)
-            if isinstance(dtype, torch.dtype):
-                dtype = {"default": dtype, "vae": dtype_for("vae", dtype) or dtype}
-            if dtype is not None:
-                options["dtype"] = dtype
+            if dtype is None or isinstance(dtype, torch.dtype):
+                # Without a word, diffusers would load its networks in float32 and transformers its own as they are.
+                default = dtype or torch.float32
+                dtype = {"default": default, "vae": dtype_for("vae", default) or default}
+            options["dtype"] = dtype
             check_folder(model.path, given=options, variant=options.get("variant"))
             return super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
         check_options(str(name), options, known=("preset", "encoders"))
-        options.setdefault("preset", model.preset)
+        if model.path != Path(name).expanduser():  # of a file, its own name is no more than a hint
+            options.setdefault("preset", model.preset)
         return cls.from_single_file(model.path, dtype=dtype, download=download, **options)
 
     @classmethod
@@ -175,6 +180,7 @@ class DynamiCrafterPipeline(PipelineSteps):
         """Set `_interrupt` from a callback to end sampling after the step; what there is gets decoded."""
         return self._interrupt
 
+    @in_turn
     @torch.no_grad()
     def __call__(
         self,
@@ -317,8 +323,12 @@ class DynamiCrafterPipeline(PipelineSteps):
             return self.encode_prompt(as_prompts(prompt, count=count, name=name))
         if prompt is not None:
             raise InputError(f"{name} and {name}_embeds exclude each other; leave one out.")
-        if embeds.ndim != 3 or embeds.shape[0] not in (1, count):
-            raise InputError(f"{name}_embeds must be (1 or {count}, 77, c), got {tuple(embeds.shape)}.")
+        width = self.unet.config["cross_attention_dim"]
+        if embeds.ndim != 3 or embeds.shape[0] not in (1, count) or tuple(embeds.shape[1:]) != (TEXT_LENGTH, width):
+            raise InputError(
+                f"{name}_embeds must be ({f'1 or {count}' if count > 1 else 1}, {TEXT_LENGTH}, {width}), "
+                f"got {tuple(embeds.shape)}."
+            )
         return embeds.to(self._execution_device)
 
     def _check_callback_inputs(self, names: Sequence[str]) -> None:
