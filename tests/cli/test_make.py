@@ -307,3 +307,9 @@ def test_a_signal_while_the_file_is_written_leaves_nothing(cli, photo, monkeypat
         signal.signal(signal.SIGALRM, before)
     assert (done.code, done.out, done.err) == (code, "", "stopped; nothing was written\n")
     assert names(photo.parent) == ["photo.png"]
+
+
+def test_standard_output_is_no_place_for_a_clip(cli, photo):
+    done = cli("animate", photo, *TINY, "-o", "-")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "error: output must be a file, got -, which would be standard output; try -o clip.mp4.\n"

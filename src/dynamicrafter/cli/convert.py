@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, hush_loading_bars
+from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,7 @@ def run(command: ConvertCommand) -> None:
     from dynamicrafter.pipeline.convert import convert
 
     hush_loading_bars(keep_downloads=True)
+    say(f"Converting {command.source}…")
     print(
         convert(
             command.source,

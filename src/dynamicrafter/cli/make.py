@@ -117,6 +117,8 @@ def _muted(log: logging.Logger) -> Iterator[None]:
 
 def _check_outputs(command: MakeCommand) -> list[Path]:
     output = command.output
+    if str(output.output) == "-":
+        raise InputError("output must be a file, got -, which would be standard output; try -o clip.mp4.")
     paths = take_paths(output.output, command.pictures[0], num_takes=output.samples, format=output.format)
     for path in paths:
         check_output(path, fps=output.fps, crf=output.crf, format=output.format)
