@@ -41,3 +41,7 @@ def test_each_sample_draws_from_its_own_generator():
     assert torch.equal(both[1:], draw((1, 3, 4), generator_for(2)))
     with pytest.raises(InputError, match="generator must be one or as many as there are videos, 2, got 1"):
         draw((2, 3), [generator_for(1)])
+
+
+def test_an_item_that_is_no_valid_text_is_a_name_like_any_other():
+    assert stream_seed(1, item="\ud800") not in (stream_seed(1), stream_seed(1, item="\udfff"))

@@ -35,7 +35,7 @@ def stream_seed(seed: int, *, item: str = "", sample: int = 0) -> int:
         raise InputError(f"sample must not be negative, got {sample}; the first one is 0.")
     if not item and sample == 0:
         return seed
-    digest = hashlib.sha256(f"{seed}\n{sample}\n{item}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}\n{sample}\n{item}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % 2**63
 
 

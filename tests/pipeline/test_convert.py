@@ -184,3 +184,14 @@ def test_what_fails_halfway_leaves_nothing_behind(folder, tmp_path, monkeypatch,
 def test_a_stranger_is_refused_as_what_it_seems_to_be(tmp_path):
     path = write_flat(tmp_path / "sd.ckpt", {"lora_unet.lora_up.weight": torch.ones(2)})
     assert "LoRA" in refused(path, tmp_path / "folder", error=CheckpointError)
+
+
+def test_a_folder_loads_in_one_dtype_when_none_is_asked_for(tmp_path):
+    folder = convert(write_flat(tmp_path / "weights.ckpt", published("tiny1024")), tmp_path / "f", dtype=torch.bfloat16)
+    loaded = DynamiCrafterPipeline.from_pretrained(folder)
+    assert {tensor.dtype for tensor in weights(loaded).values()} == {torch.float32}
+
+
+def test_a_misleading_file_name_does_not_bind(tmp_path):
+    path = write_flat(tmp_path / "dynamicrafter_256.ckpt", published("tiny1024"))
+    assert DynamiCrafterPipeline.from_pretrained(path).preset.name == "1024"

@@ -6,7 +6,6 @@ Importable without torch, so that a command line can show its help at once.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from types import NoneType
@@ -128,7 +127,7 @@ def _or(value: T | None, default: T) -> T:
 
 
 def _within(name: str, value: float | None, low: float, high: float) -> None:
-    if value is None or math.isnan(value) or not low <= value <= high:
+    if value is None or not low <= value <= high:  # so written, NaN is refused too
         near = low if value is None or not value > high else high
         raise InputError(f"{name} must be between {low} and {high}, got {value}; try {near}.")
 
