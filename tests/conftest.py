@@ -1,9 +1,14 @@
-"""One thread for each test process: the small networks gain nothing from more, and workers would fight for cores."""
+"""What every test process needs before it starts."""
 
 import os
+import signal
 
+# One thread each: the small networks gain nothing from more, and several processes would fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 
 import torch
 
 torch.set_num_threads(1)
+
+# A runner in the background hands down an ignored Ctrl-C, and the tests of it would wait in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)

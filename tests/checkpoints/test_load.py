@@ -297,3 +297,11 @@ def test_a_unet_of_other_channels_is_refused_with_its_shape(tmp_path):
     assert "has a first convolution of shape (320, 4, 3, 3), DynamiCrafter's takes 8 channels to one of" in message
     with pytest.raises(CheckpointError):
         load_file(tmp_path / "sd.ckpt")
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.bool])
+def test_weights_that_are_no_real_numbers_are_refused(tmp_path, dtype):
+    key = "model.diffusion_model.out.2.weight"
+    tensors = dict(published("tiny1024")) | {key: torch.ones(4, 32, 3, 3, dtype=dtype)}
+    name = str(dtype).removeprefix("torch.")
+    assert f"{key}: {name} instead of a floating-point type" in refusal(write_flat(tmp_path / "weights.ckpt", tensors))

@@ -181,3 +181,10 @@ def test_other_weights_versions_devices_and_formats_are_warned_of(cli, clip):
         "the device",
         "the number format",
     ]
+
+
+def test_a_repository_that_only_the_file_names_is_not_downloaded(cli, clip):
+    forged = rewritten(clip, model={"name": "someone/model", "preset": "512", "hash": ""})
+    done = cli("animate", "--like", forged, "--download", "-o", "new.npy")
+    assert done.code == 2
+    assert "'someone/model', which is not downloaded on a file's word" in done.err

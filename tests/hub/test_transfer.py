@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants, scan_cache_dir
+from huggingface_hub.utils import enable_progress_bars
 
 from dynamicrafter import hub
 from dynamicrafter.errors import ModelNotFoundError, OutputError
@@ -122,6 +123,7 @@ class TestInterruptions:
 
     def test_the_bar_goes_on_from_where_it_stopped(self, server, interrupt, monkeypatch, capfd):
         monkeypatch.setenv("TQDM_POSITION", "-1")  # the library shows it where no terminal is, too
+        enable_progress_bars()  # a command line that ran in this process before may have switched them off
         interrupt()
         capfd.readouterr()
         hub.download("256")

@@ -25,6 +25,7 @@ from dynamicrafter.presets import Preset
 
 _READERS = 4  # threads
 
+_FLOATING = ("float", "bfloat")
 Dtypes = torch.dtype | Mapping[str, torch.dtype] | None
 
 
@@ -105,6 +106,8 @@ def compare(needed: Mapping[str, tuple[int, ...]], source: TensorSource, *, text
             misfit.missing.append(key)
         elif tuple(source.info(key).shape) != shape:
             misfit.misshapen.append(f"{key}: {tuple(source.info(key).shape)} instead of {shape}")
+        elif not source.info(key).dtype.startswith(_FLOATING):
+            misfit.misshapen.append(f"{key}: {source.info(key).dtype} instead of a floating-point type")
     misfit.unexpected = [
         key for key in source.keys() if key not in needed and not tables.is_unused(key, text_layers=text_layers)
     ]

@@ -11,8 +11,10 @@ from dynamicrafter import __version__
 from dynamicrafter.cli.commands import ClipFlags, MakeCommand, ModelFlags, OutputFlags
 from dynamicrafter.cli.recipe import Recipe, StoredPicture, read_recipe
 from dynamicrafter.errors import InputError
+from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.video import read_metadata
+from dynamicrafter.presets import PRESETS
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
@@ -37,6 +39,11 @@ def repeated(given: Command) -> Command:
         raise InputError(
             f"{recipe.clip} was made by `dynamicrafter {recipe.mode}`; repeat it with "
             f"`dynamicrafter {recipe.mode} --like {recipe.clip}`."
+        )
+    if given.model.download and given.model.model is None and not _is_ours(recipe.model):
+        raise InputError(
+            f"{recipe.clip} was made by the model {recipe.model!r}, which is not downloaded on a file's word; "
+            f"repeat it with --model {recipe.model} if you trust it."
         )
     names = given.picture_names
     if len(recipe.pictures) != len(names):
@@ -89,6 +96,11 @@ def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
         if picture_hash(read_picture(path)) == stored.sha256:
             return path
     raise InputError(f"{found[0]} is not the picture that {clip} was made of: its pixels differ; {remedy}.")
+
+
+def _is_ours(model: str) -> bool:
+    """Whether a model's name leads to a published repository, or to nothing but this machine."""
+    return model in PRESETS or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()
 
 
 def _is_file(path: Path) -> bool:
