@@ -333,19 +333,6 @@ def test_a_model_laid_out_by_a_run_saves_and_loads_with_the_same_weights(picture
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("option", ["preset", "encoders"])
-def test_what_only_a_file_needs_is_refused_elsewhere(pipe, tmp_path, option):
-    pipe.save_pretrained(tmp_path / "model")
-    for name in (str(tmp_path / "model"), "seeded:tiny"):
-        with pytest.raises(InputError, match=f"{option} goes with a checkpoint file"):
-            DynamiCrafterPipeline.from_pretrained(name, **{option: "512"})
-
-
-def test_unknown_options_of_a_model_are_refused():
-    with pytest.raises(InputError, match="seeded:tiny takes no option 'revision'"):
-        DynamiCrafterPipeline.from_pretrained("seeded:tiny", revision="main")
-
-
 def test_a_call_leaves_the_pipeline_as_it_was(pipe, picture):
     before = {
         name: {k: v.clone() for k, v in m.state_dict().items()}
