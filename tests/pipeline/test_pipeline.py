@@ -390,3 +390,9 @@ def test_bad_arguments_are_refused_in_one_line(pipe, picture, arguments, message
 def test_a_long_prompt_warns_with_what_was_cut(pipe, picture, caplog):
     run(pipe, picture, "wave " * 75 + "and the forgotten lighthouse")
     assert "and the forgotten lighthouse" in caplog.text
+
+
+def test_eta_is_checked_before_any_network_runs(pipe, picture, monkeypatch):
+    monkeypatch.setattr(pipe.vae, "encode", lambda *_a, **_k: pytest.fail("the autoencoder ran"))
+    with pytest.raises(InputError, match="eta must be between 0 and 1"):
+        run(pipe, picture, "waves", eta=-0.5)

@@ -29,14 +29,12 @@ from dynamicrafter.checkpoints.networks import (
 )
 from dynamicrafter.checkpoints.variants import architecture_of_width
 from dynamicrafter.errors import CheckpointError
+from dynamicrafter.hub.folders import PIPELINE_INDEX
 from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, Preset, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-from dynamicrafter.schedulers.noise import noise_schedule
+from dynamicrafter.schedulers.noise import SCALE_RAMP, noise_schedule
 
 EXTRAS_FILE = "published_extras.safetensors"
-INDEX_FILE = "model_index.json"
-
-_SCALE_RAMP = 400  # entries of scale_arr before it is constant; it has 400 more than there are timesteps
 
 
 class FolderTensors:
@@ -140,7 +138,7 @@ def open_folder(folder: str | Path) -> FolderTensors:
         CheckpointError: another kind of folder, or one that is incomplete.
     """
     folder = Path(folder).expanduser()
-    index = _read_json(folder / INDEX_FILE)
+    index = _read_json(folder / PIPELINE_INDEX)
     if index.get("_class_name") != "DynamiCrafterPipeline":
         raise CheckpointError(
             f"{folder} holds a {index.get('_class_name')}, not a DynamiCrafterPipeline; name another folder."
@@ -193,7 +191,7 @@ def schedule_buffers(preset: Preset) -> dict[str, Tensor]:
         "posterior_mean_coef2": (1 - before) * (1 - betas).sqrt() / (1 - bar),
     }
     if preset.base_scale is not None:
-        ramp = torch.linspace(1, preset.base_scale, _SCALE_RAMP, dtype=torch.float64)
+        ramp = torch.linspace(1, preset.base_scale, SCALE_RAMP, dtype=torch.float64)
         tables["scale_arr"] = torch.cat([ramp, torch.full_like(bar, preset.base_scale)])
     return {key: table.float() for key, table in tables.items()}
 
@@ -274,7 +272,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}; name a folder with {INDEX_FILE} in it.") from None
+        raise CheckpointError(f"{path.parent} has no {path.name}; name a folder with {PIPELINE_INDEX} in it.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} can't be read ({error}); convert the checkpoint again.") from error
     if not isinstance(value, dict):

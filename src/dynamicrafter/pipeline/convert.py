@@ -17,7 +17,6 @@ from dynamicrafter.checkpoints.load import WithEncoders, open_checkpoint
 from dynamicrafter.checkpoints.networks import TensorSource
 from dynamicrafter.checkpoints.published import (
     EXTRAS_FILE,
-    INDEX_FILE,
     bytes_as,
     lacking_extras,
     open_folder,
@@ -27,6 +26,7 @@ from dynamicrafter.checkpoints.published import (
 from dynamicrafter.checkpoints.variants import tell_architecture
 from dynamicrafter.errors import InputError, OutputError
 from dynamicrafter.hub import LocalModel, find_encoders, resolve
+from dynamicrafter.hub.folders import PIPELINE_INDEX
 from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.pipeline.loading import encoders_for
 from dynamicrafter.pipeline.pipeline import DynamiCrafterPipeline
@@ -156,7 +156,7 @@ def _published(model: LocalModel, encoders: str | Path | None, *, download: bool
 
 def _share(folder: Path) -> None:
     """Give weights the permissions of the other files; safetensors keeps them from everyone but their owner."""
-    mode = (folder / INDEX_FILE).stat().st_mode
+    mode = (folder / PIPELINE_INDEX).stat().st_mode
     for weights in folder.rglob("*.safetensors"):
         weights.chmod(mode)
 

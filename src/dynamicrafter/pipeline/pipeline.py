@@ -48,7 +48,7 @@ from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.pipeline.turns import in_turn
 from dynamicrafter.presets import NUM_FRAMES, Preset, check_frame_size, preset_from_dict
-from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler, check_eta
 
 
 @dataclass
@@ -257,6 +257,8 @@ class DynamiCrafterPipeline(PipelineSteps):
         self._check_callback_inputs(callback_on_step_end_tensor_inputs)
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
+        eta = preset.eta if eta is None else eta
+        check_eta(eta)
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale)
         self.scheduler.set_timesteps(steps)
         self._interrupt = False
@@ -297,7 +299,7 @@ class DynamiCrafterPipeline(PipelineSteps):
             contexts,
             plan,
             motion=motions,
-            eta=preset.eta if eta is None else eta,
+            eta=eta,
             generator=generator,
             on_step_end=callback_on_step_end,
             tensor_inputs=callback_on_step_end_tensor_inputs,

@@ -162,8 +162,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: an argument breaks its rule.
         """
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta must be between 0 and 1, got {eta}; try 1.")
+        check_eta(eta)
         _require_full_precision("sample", sample)
         _require_shape("model_output", model_output, sample.shape)
         if noise is not None:
@@ -232,6 +231,12 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
                 f"timesteps must be whole numbers between 0 and {len(self) - 1}, got {timesteps.tolist()}."
             )
         return self._schedule.levels(timesteps, like=clean)
+
+
+def check_eta(eta: float) -> None:
+    """Raises InputError where a step could not be taken with this share of fresh noise."""
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta must be between 0 and 1, got {eta}; try 1.")
 
 
 def _require_full_precision(name: str, tensor: Tensor) -> None:

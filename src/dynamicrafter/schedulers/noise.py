@@ -17,7 +17,7 @@ from torch import Tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, Spacing
 
-_SCALE_RAMP = 400  # timesteps over which s_t falls from 1 to the base scale; the released checkpoints' value
+SCALE_RAMP = 400  # timesteps over which s_t falls from 1 to the base scale; the released checkpoints' value
 
 Number = TypeVar("Number", float, Tensor)
 
@@ -78,8 +78,8 @@ def noise_schedule(
     scales = torch.ones_like(alphas)
     if base_scale is not None:
         scales[:] = base_scale
-        ramp = torch.linspace(1, base_scale, _SCALE_RAMP, dtype=torch.float64)
-        scales[:_SCALE_RAMP] = ramp[:num_train_timesteps]
+        ramp = torch.linspace(1, base_scale, SCALE_RAMP, dtype=torch.float64)
+        scales[:SCALE_RAMP] = ramp[:num_train_timesteps]
     return NoiseSchedule(alphas=alphas, sigmas=(1 - alphas**2).sqrt(), scales=scales)
 
 
