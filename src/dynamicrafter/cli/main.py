@@ -46,6 +46,7 @@ class _SubCommand:
     work: str  # module:function of one argument
 
 
+# A name of two words is a command within a group, which is its first.
 _COMMANDS = {
     "animate": _SubCommand(
         summary="make a video of a picture and a prompt",
@@ -82,6 +83,11 @@ _COMMANDS = {
         arguments="dynamicrafter.cli.inspect:InspectCommand",
         work="dynamicrafter.cli.inspect:run",
     ),
+    "data check": _SubCommand(
+        summary="say what a list or folder of clips holds, and what training would skip",
+        arguments="dynamicrafter.cli.data:CheckCommand",
+        work="dynamicrafter.cli.data:check",
+    ),
 }
 
 _HELP = """\
@@ -99,6 +105,15 @@ examples:
   dynamicrafter download 512
   dynamicrafter animate photo.jpg "a boat on a stormy sea" -o boat.mp4
   dynamicrafter animate photo.jpg --model seeded:tiny   (no weights: noise, to try it)
+"""
+
+_GROUP_HELP = """\
+usage: dynamicrafter {name} COMMAND [OPTIONS] …
+
+commands:
+{commands}
+
+  dynamicrafter {name} COMMAND --help   explains a command and its options
 """
 
 
@@ -138,22 +153,20 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
-        commands = "\n".join(f"  {name:<12} {command.summary}" for name, command in _COMMANDS.items())
-        print(_HELP.format(commands=commands), end="")
+        print(_HELP.format(commands=_listed()), end="")
         return
     if words[0] in ("-V", "--version"):
         print(f"dynamicrafter {__version__}")
         return
     # Imported late, so that an interrupt meets the handler above and `--version` doesn't wait.
     from dynamicrafter.cli.commands import MakeCommand
-    from dynamicrafter.cli.parsing import UsageError, parse, suggest
+    from dynamicrafter.cli.parsing import parse
 
-    name, *rest = words
-    command = _COMMANDS.get(name)
-    if command is None:
-        kind = "option" if name.startswith("-") else "command"
-        known = f"commands are {', '.join(_COMMANDS)}."
-        raise UsageError(f"unknown {kind} {name};{suggest(name, [*_COMMANDS, '--help', '--version']) or f' {known}'}")
+    if words[1:] in ([], ["-h"], ["--help"]) and _group(words[0]):
+        print(_GROUP_HELP.format(name=words[0], commands=_listed(words[0])), end="")
+        return
+    name, rest = _split(words)
+    command = _COMMANDS[name]
     prog = f"dynamicrafter {name}"
     hush_libraries()
     try:
@@ -165,6 +178,38 @@ def _dispatch(words: list[str]) -> None:
 
         arguments = parse(type(arguments), rest, prog=prog, default=repeated(arguments))
     _find(command.work)(arguments)
+
+
+def _split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command that the words ask for, and what follows it.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    from dynamicrafter.cli.parsing import UsageError, suggest
+
+    group = _group(words[0])
+    size = 2 if group else 1
+    name = " ".join(words[:size])
+    if name in _COMMANDS:
+        return name, list(words[size:])
+    word = words[size - 1]
+    kind = "option" if word.startswith("-") else "command"
+    known = group or list(dict.fromkeys(name.partition(" ")[0] for name in _COMMANDS))
+    options = ["--help"] if group else ["--help", "--version"]
+    advice = suggest(word, [*known, *options]) or f" commands are {', '.join(known)}."
+    raise UsageError(f"unknown {kind} {name};{advice}")
+
+
+def _group(name: str) -> list[str]:
+    """The commands within a group; none where it is no group."""
+    return [full.partition(" ")[2] for full in _COMMANDS if full.startswith(f"{name} ")]
+
+
+def _listed(group: str = "") -> str:
+    """A line for each command, or for each of a group."""
+    names = [name for name in _COMMANDS if not group or name.startswith(f"{group} ")]
+    return "\n".join(f"  {name:<14} {_COMMANDS[name].summary}" for name in names)
 
 
 def _replace_closed_streams() -> None:

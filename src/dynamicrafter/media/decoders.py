@@ -94,7 +94,7 @@ def decode(path: Path, kind: str) -> Decoded:
 def decode_note(path: Path, kind: str) -> Note | None:
     """Read a clip's note alone."""
     if kind == "video":
-        with _video(path) as container:
+        with opened_video(path) as container:
             return _video_note(container)
     if kind == "folder":
         note_file = path / NOTE_FILE
@@ -133,7 +133,8 @@ def _picture_note(image: Image.Image) -> Note | None:
 
 
 @contextmanager
-def _video(path: Path) -> Generator[InputContainer]:
+def opened_video(path: Path) -> Generator[InputContainer]:
+    """Open a video file that may open no other file."""
     import av
 
     # An absolute path is never mistaken for an address, and the lists keep files that name other files out.
@@ -153,7 +154,7 @@ def _decode_video(path: Path) -> Decoded:
     with path.open("rb") as file:
         if is_cut_short(file):
             raise InputError(f"{path} is cut short; copy or download it again.")
-    with _video(path) as container:
+    with opened_video(path) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         frames = _stack((upright_rgb(frame) for frame in container.decode(stream)), path)

@@ -1,0 +1,60 @@
+"""Where a clip lies and what it shows, and millions of such records in little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+_ABSENT, _BREAK = "\x01", "\x00"  # neither stands in a record: see `clean`
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRecord:
+    """One clip of a source.
+
+    path: the file. caption: its text, may be empty. key: its path under the source's root, to name it by.
+    motion_caption: the part of the caption that tells the motion, where the source has it.
+    """
+
+    path: Path
+    caption: str
+    key: str
+    motion_caption: str | None = None
+
+
+class PackedRecords:
+    """A sequence of records as one run of bytes and where each begins.
+
+    Some 150 bytes a record instead of a kilobyte, and worker processes share them: no object among them whose
+    reference count a reader would write to.
+    """
+
+    def __init__(self, records: Iterable[ClipRecord], *, root: Path) -> None:
+        """Args: records: whose paths are `root / key`; root: of the source."""
+        self._root = root
+        content, ends = bytearray(), [0]
+        for record in records:
+            motion = _ABSENT if record.motion_caption is None else record.motion_caption
+            content += _BREAK.join((record.key, record.caption, motion)).encode(errors="surrogatepass")
+            ends.append(len(content))
+        self._content = np.frombuffer(bytes(content), np.uint8)
+        self._ends = np.array(ends, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> ClipRecord:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        content = self._content[self._ends[index] : self._ends[index + 1]].tobytes()
+        key, caption, motion = content.decode(errors="surrogatepass").split(_BREAK)
+        return ClipRecord(self._root / key, caption, key, None if motion == _ABSENT else motion)
+
+
+def clean(text: str) -> str:
+    """A caption on one line, without control characters and without space at its ends."""
+    joined = " ".join(text.split())
+    return "".join(c for c in joined if c.isprintable()).strip()
