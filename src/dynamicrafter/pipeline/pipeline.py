@@ -44,6 +44,7 @@ from dynamicrafter.pipeline.inputs import (
     count_videos,
 )
 from dynamicrafter.pipeline.loading import SEEDED, check_options, file_components, seeded_components
+from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.pipeline.turns import in_turn
@@ -58,7 +59,7 @@ class DynamiCrafterPipelineOutput(BaseOutput):
     frames: Frames
 
 
-class DynamiCrafterPipeline(PipelineSteps):
+class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
     """Animates pictures, or fills the time between two (arXiv:2310.12190).
 
     Args:

@@ -1,0 +1,59 @@
+"""What chance decides for a sample, from its position in the endless order alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS
+from dynamicrafter.randomness import generator_for, stream_seed
+from dynamicrafter.training.config import TrainConfig, stage_of
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """What was drawn for one sample.
+
+    Attributes:
+        timestep: 0 … 999.
+        drop_text, drop_image: the condition is replaced by the empty prompt, or by a grey picture's tokens.
+        ends: conditioned on first and last frame; else on one.
+        frame: 0 ≤ frame < 1, where among the frames that may be the one its stands.
+        generator: goes on to the autoencoder's noise, then to the diffusion's.
+    """
+
+    timestep: int
+    drop_text: bool
+    drop_image: bool
+    ends: bool
+    frame: float
+    generator: Generator
+
+
+def draw_sample(config: TrainConfig, position: int) -> Draws:
+    """Draw for the sample at a position; the same wherever and beside whatever it is trained on."""
+    objective, stage = config.objective, stage_of(config, position)
+    generator = generator_for(config.seed, item=f"train/{position}")
+    high, where, drop, ends, frame = torch.rand(5, dtype=torch.float64, generator=generator).tolist()
+    share = objective.high_noise if stage is None or stage.high_noise is None else stage.high_noise
+    start = objective.high_noise_from if high < share else 0
+    p = objective.drop
+    return Draws(
+        timestep=start + int(where * (NUM_TRAIN_TIMESTEPS - start)),
+        drop_text=drop < 2 * p,
+        drop_image=p <= drop < 3 * p,
+        ends=ends < objective.ends,
+        frame=0.0 if objective.condition == "first" else frame,
+        generator=generator,
+    )
+
+
+def seed_dropout(config: TrainConfig, position: int) -> None:
+    """Seed the networks' own dropout for the micro-batch that begins at a position.
+
+    Dropout draws from PyTorch's global generators; seeded before every micro-batch, it too is independent of what ran
+    before and on which process, and a checkpoint needs to keep no state of them.
+    """
+    torch.manual_seed(stream_seed(config.seed, item=f"dropout/{position}"))

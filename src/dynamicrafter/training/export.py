@@ -1,0 +1,77 @@
+"""From a run's checkpoint to a model that others can use: a folder, a published file, or adapters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
+from dynamicrafter.pipeline.convert import FILE_SUFFIXES, convert
+from dynamicrafter.pipeline.lora import WEIGHTS, lora_state, write_lora
+from dynamicrafter.training import checkpoints
+from dynamicrafter.training.config import TrainConfig
+from dynamicrafter.training.optimizers import copy_into
+from dynamicrafter.training.sources import load_model
+from dynamicrafter.training.trainee import build_trainee, trained_parameters
+
+MODEL = "model"
+
+
+def export(config: TrainConfig, checkpoint: Path, target: Path | None = None, *, pipeline: Any = None) -> Path:
+    """Write the model of a checkpoint: the averaged weights where the run keeps them.
+
+    Args:
+        config: the run's settings.
+        target: for LoRA a `.safetensors` file, or a folder for diffusers' own name of one. Else a folder in diffusers'
+            layout, or a `.safetensors` or `.ckpt` file with the published names. None for `model` in the output folder.
+        pipeline: the model that the run began with, instead of the one that the settings name; it is changed.
+
+    Returns:
+        What was written.
+
+    Raises:
+        InputError: the target has another extension, or can't be written.
+    """
+    target = config.output / MODEL if target is None else target
+    snapshot = checkpoints.read(checkpoint)
+    pipeline = load_model(config) if pipeline is None else pipeline
+    kept = {
+        name: getattr(pipeline, name).dtype for name in ("unet", "image_projector", "text_encoder", "image_encoder")
+    }
+    trainee = build_trainee(pipeline, config)
+    copy_into(trained_parameters(trainee), snapshot.average or snapshot.trained)
+    trainee.eval()
+    if config.trains == "lora":
+        return _write_adapters(config, pipeline, target)
+    pipeline.unet.disable_gradient_checkpointing()
+    for name, dtype in kept.items():
+        torch.nn.Module.to(getattr(pipeline, name), dtype)
+    if target.suffix.lower() in FILE_SUFFIXES:
+        return _write_file(pipeline, target)
+    with one_line_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_folder(target) as aside:
+            pipeline.save_pretrained(aside)
+    return target
+
+
+def _write_file(pipeline: Any, target: Path) -> Path:
+    """The published layout, by way of a folder beside it."""
+    with one_line_errors(target), TemporaryDirectory(prefix=".dynamicrafter-", dir=target.parent) as folder:
+        pipeline.save_pretrained(folder)
+        return convert(folder, target)
+
+
+def _write_adapters(config: TrainConfig, pipeline: Any, target: Path) -> Path:
+    file = target if target.suffix.lower() == ".safetensors" else target / WEIGHTS
+    if target.suffix.lower() in FILE_SUFFIXES and file != target:
+        raise InputError(f"adapters are written as .safetensors, got {target.name}; change the extension.")
+    with one_line_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing_file(file) as aside:
+            write_lora(aside, lora_state(pipeline.unet), rank=config.lora.rank, alpha=config.lora.alpha)
+    return file
