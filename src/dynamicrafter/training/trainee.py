@@ -105,6 +105,8 @@ def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> Tr
     else:
         for name, parameter in trainee.named_parameters():
             parameter.requires_grad_(trains(name, config.trains))
+    if not trainee.unet.conv_in.weight.requires_grad:
+        trainee.unet.conv_in.register_forward_hook(_ask_for_gradient)
     if config.gradient_checkpointing:
         trainee.unet.enable_gradient_checkpointing()
     to: Any = nn.Module.to  # whose annotations know no memory format
@@ -167,6 +169,15 @@ def lora_targets(lora: LoraConfig) -> str:
 def trained_parameters(trainee: nn.Module) -> dict[str, nn.Parameter]:
     """What trains, by name and in a fixed order."""
     return {name: parameter for name, parameter in trainee.named_parameters() if parameter.requires_grad}
+
+
+def _ask_for_gradient(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+    """Let the first norm's input need a gradient: on a CPU, where its weights do and it doesn't, PyTorch crashes.
+
+    A GroupNorm's backward pass over channels-last memory writes the input's gradient unasked (2.13).
+    """
+    if torch.is_grad_enabled():
+        output.requires_grad_()
 
 
 def _set_dtype(trainee: Trainee, dtype: torch.dtype, *, own: bool) -> None:
