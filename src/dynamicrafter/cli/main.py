@@ -78,15 +78,30 @@ _COMMANDS = {
         arguments="dynamicrafter.cli.convert:ConvertCommand",
         work="dynamicrafter.cli.convert:run",
     ),
+    "train": _SubCommand(
+        summary="train a model on clips of one's own",
+        arguments="dynamicrafter.cli.train:TrainCommand",
+        work="dynamicrafter.cli.train:run",
+    ),
     "inspect": _SubCommand(
         summary="say what a file of weights holds",
         arguments="dynamicrafter.cli.inspect:InspectCommand",
         work="dynamicrafter.cli.inspect:run",
     ),
+    "evaluate": _SubCommand(
+        summary="measure clips against their prompts and pictures, or a model by its clips",
+        arguments="dynamicrafter.cli.evaluate:EvaluateCommand",
+        work="dynamicrafter.cli.evaluate:run",
+    ),
     "data check": _SubCommand(
         summary="say what a list or folder of clips holds, and what training would skip",
         arguments="dynamicrafter.cli.data:CheckCommand",
         work="dynamicrafter.cli.data:check",
+    ),
+    "data annotate": _SubCommand(
+        summary="add columns that tell the motion to a list of clips",
+        arguments="dynamicrafter.cli.data_annotate:AnnotateCommand",
+        work="dynamicrafter.cli.data_annotate:run",
     ),
 }
 

@@ -23,25 +23,8 @@ MOTION_COLUMNS = ("dynamic_confidence", "dynamic_wording", "dynamic_source_categ
 PATH_COLUMNS = ("path", "file", "video", "file_name", "video_path")  # the first that is there
 CAPTION_COLUMNS = ("caption", "text", "prompt")
 VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".flv",
-        ".3gp",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".gif",
-        ".webp",
-        ".npy",
-    ]
-)
+    f".{name}" for name in ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "3gp", "mpg", "mpeg", "ts", "mts", "m2ts")
+) | {".gif", ".webp", ".npy"}
 _LONGEST_CAPTION_FILE = 1 << 16  # bytes
 _SHOWN = 3  # of what a message lists
 
