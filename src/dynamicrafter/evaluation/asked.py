@@ -15,6 +15,7 @@ _CONTENT = r"scene|picture|image|photo|content|everything|whole frame"
 _VERBS = (
     r"(?:mov|slid|drift|glid|shift|travel|scroll|float|go|sweep|swing|turn|pan|tilt|look|ris|ascend|sink|descend)\w*"
 )
+_COMMAND = rf"\s*(?:\w+ly )?{_VERBS}\b"  # with nobody named that moves, it is said to the camera
 _SIDES: dict[str, str] = {
     "left": r"left(?:wards?|-hand side)?",
     "right": r"right(?:wards?|-hand side)?",
@@ -24,15 +25,21 @@ _SIDES: dict[str, str] = {
 _OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 _CLAUSES = re.compile(r"[.,;:!?]| while | as ")
 
+_ADVERB = r"(?:\w+ly |further |much )?"
 _RULES: tuple[tuple[Kind, str], ...] = (
-    ("rotate counterclockwise", r"(?:counter|anti)[- ]?clockwise"),
-    ("rotate clockwise", r"\b(?<!counter[- ])(?<!anti[- ])clockwise"),
-    ("zoom in", r"zoom\w*[- ](?:\w+ly )?(?:in|into|closer|towards?)\b|\b(?:push|dolly|dollies|move|come|get|draw|go)"
-                r"(?:s|es|ing|ying)? (?:\w+ly )?(?:in|closer|nearer|forwards?)\b|\bapproach(?:es|ing)?\b|\bclose[- ]?up\b"),
-    ("zoom out", r"zoom\w*[- ](?:\w+ly )?(?:out|away|back)\b|\b(?:pull|dolly|dollies|move|back|draw|go|step)"
-                 r"(?:s|es|ing|ying|ed)? (?:\w+ly )?(?:out|away|back(?:wards?)?|off)\b|\bretreats?\b|\bwithdraws?\b"),
-    ("still", r"\b(?:still|static|stands still|nothing moves|no motion|no movement|motionless|fixed camera|frozen)\b"),
-)  # fmt: skip
+    ("rotate counterclockwise", r"\b(?:counter|anti)[- ]?clockwise\b"),
+    ("rotate clockwise", r"\b(?<!counter[- ])(?<!anti[- ])clockwise\b"),
+    ("zoom in", rf"\bzoom\w*[- ]{_ADVERB}(?:in|into|closer|towards?)\b"),
+    ("zoom in", rf"\b(?:push|doll(?:y|i)|mov|com|get|draw|go)\w* {_ADVERB}(?:in|closer|nearer|forwards?)\b"),
+    ("zoom in", r"\b(?:approach(?:es|ing)?|enlarg(?:e|es|ing))\b"),
+    ("zoom out", rf"\bzoom\w*[- ]{_ADVERB}(?:out|away|back)\b"),
+    ("zoom out", rf"\b(?:pull|doll(?:y|i)|mov|get|back|draw|step)\w* {_ADVERB}(?:out|away|back(?:wards?)?|off)\b"),
+    ("zoom out", r"\b(?:retreat|withdraw|shrink)(?:s|ing)?\b"),
+    (
+        "still",
+        r"\b(?:still|static|motionless|fixed camera|frozen|freeze|nothing moves|no (?:\w+ )?(?:motion|movement))\b",
+    ),
+)
 
 
 def asked_motion(prompt: str) -> Kind | None:
@@ -60,7 +67,7 @@ def parse_kind(text: str) -> Kind:
 def _of_clause(clause: str) -> list[Kind]:
     kinds = [kind for kind, pattern in _RULES if re.search(pattern, clause)]
     sides = [side for side, pattern in _SIDES.items() if re.search(rf"\b(?:{pattern})\b", clause)]
-    if re.search(rf"\b(?:{_CAMERA})\b", clause):
+    if re.search(rf"\b(?:{_CAMERA})\b", clause) or re.match(_COMMAND, clause):
         pans = sides
     elif re.search(rf"\b(?:{_CONTENT})\b.*\b{_VERBS}", clause):
         pans = [_OPPOSITE[side] for side in sides]

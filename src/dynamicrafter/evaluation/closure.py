@@ -6,6 +6,7 @@ Each is a ratio to what the clip has elsewhere: 1 is no worse than its surroundi
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def loop_closure(frames: np.ndarray) -> float:
         InputError: another type, shape or length.
     """
     check_clip(frames, least=3)
-    neighbours = np.mean([_difference(*pair) for pair in zip(frames, frames[1:], strict=False)])
+    neighbours = np.mean([_difference(*pair) for pair in pairwise(frames)])
     return _ratio(_difference(frames[-1], frames[0]), float(neighbours))
 
 
@@ -44,7 +45,7 @@ def joint_jerk(frames: np.ndarray, joints: Collection[int]) -> float:
 
 
 def seam(frames: np.ndarray, *, rows: Collection[int] = (), columns: Collection[int] = ()) -> float:
-    """Mean difference across borders of tiles, over that between neighbouring pixels elsewhere; the larger of both axes.
+    """Mean difference across borders of tiles, over that between neighbours elsewhere; the larger of both axes.
 
     Args:
         frames: (f, h, w, 3), uint8.

@@ -31,7 +31,7 @@ class Fidelity:
 
 
 def psnr(frame: np.ndarray, picture: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of a uint8 frame (h, w, 3) to a picture of the same shape, dB; 100 where they are equal.
+    """Peak signal-to-noise ratio, dB, of a uint8 frame (h, w, 3) to a picture of its shape; 100 where they are equal.
 
     Raises:
         InputError: shapes or types differ.

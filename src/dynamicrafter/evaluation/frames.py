@@ -28,6 +28,7 @@ def extra(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
+        missing = error.name or module
         raise InputError(
-            f'evaluation needs {error.name or module}, which is not installed; run pip install "dynamicrafter[evaluate]".'
+            f'evaluation needs {missing}, which is not installed; run pip install "dynamicrafter[evaluate]".'
         ) from error

@@ -1,8 +1,8 @@
 """I3D (Inception inflated to video, arXiv:1705.07750), whose answers the Fréchet video distance compares.
 
 The files in circulation are TorchScript, which is a program that loading would run, or plain state dicts. This is the
-network for the latter, under the names of the widely used PyTorch port (`rgb_imagenet.pt`: `Conv3d_1a_7x7.conv3d.weight`,
-`Mixed_3b.b1a.bn.weight`, …), so that its weights can be read as data.
+network for the latter, under the names of the widely used PyTorch port (`rgb_imagenet.pt`:
+`Conv3d_1a_7x7.conv3d.weight`, `Mixed_3b.b1a.bn.weight`, …), so that its weights can be read as data.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ SMALLEST_SIDE = 32  # pixels; below, the coarsest flow of DIS holds no whole pat
 STILL = 0.25  # of nominal speed, below which a clip counts as still
 _BORDER = 8  # 1/8 of each side is left out: content leaves and enters there
 _POINTS = 6000  # of a frame, at most, that the fit is made from; more don't change it
-_PASSES = 2  # estimates of one pair, each of what the one before it left over
 _INLIER = 0.75  # pixels between a point and where the fit takes it
 _STIRRED = 0.25  # pixels per frame from which a point counts as moving by itself
 
@@ -56,10 +55,10 @@ class CameraMotion:
 class LocalMotion:
     """What moves besides the camera: rain, snow, ripples. Means over a clip's pairs, per frame.
 
-    speed: mean length of the flow that the camera's motion leaves unexplained, pixels. x, y: its mean direction, pixels;
-    far smaller than `speed` where things move to and fro. share: of the textured pixels, those that move so by 0.25
-    pixels or more. shimmer: mean difference, in grey levels, that neighbouring frames keep when the one is moved onto
-    the other by the flow: what flow can't follow, such as falling flakes.
+    speed: mean length of the flow that the camera's motion leaves unexplained, pixels. x, y: its mean, pixels; far
+    smaller than `speed` where things move to and fro. share: of the textured pixels, those that move so by 0.25 pixels
+    or more. shimmer: mean difference, in grey levels, that two frames keep when the one is moved onto the other by the
+    flow: what flow can't follow, such as falling flakes.
     """
 
     speed: float
@@ -178,16 +177,14 @@ def _compare(cv2: Any, estimator: Any, before: np.ndarray, after: np.ndarray) ->
     Flow is smoothed towards constant and so underrates zooms and rotations: it is taken again where the first
     similarity is undone, of the little that is left.
     """
-    matrix = np.eye(2, 3)
-    for _ in range(_PASSES):
-        undone = _moved_back(cv2, after, matrix)
-        flow = estimator.calc(before, undone, None)
-        points = _textured_points(cv2, before)
-        moved = points + _at(flow, points)
-        found = _fit(cv2, points, moved)
-        residual = moved - _applied(found, points)
-        matrix = _composed(matrix, found)
-    return matrix, residual @ matrix[:, :2].T, _shimmer(cv2, before, undone, flow)
+    points = _textured_points(cv2, before)
+    rough = _fit(cv2, points, points + _at(estimator.calc(before, after, None), points))
+    undone = _moved_back(cv2, after, rough)
+    left = estimator.calc(before, undone, None)
+    moved = points + _at(left, points)
+    fine = _fit(cv2, points, moved)
+    residual = (moved - _applied(fine, points)) @ rough[:, :2].T
+    return _composed(rough, fine), residual, _shimmer(cv2, before, undone, left)
 
 
 def _textured_points(cv2: Any, grey: np.ndarray) -> np.ndarray:
