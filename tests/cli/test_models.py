@@ -38,7 +38,7 @@ def test_download_fetches_a_preset_and_prints_its_path(cli, tmp_path, monkeypatc
 
 
 def test_an_unknown_preset_ends_in_one_line(cli):
-    assert cli("download", "2048").errors == ["error: preset must be one of 256, 512, 1024, 512_interp, got '2048'."]
+    assert cli("download", "2048").errors == ["error: preset must be one of 256, 512, 1024, 512_interp, bundled, got '2048'."]
 
 
 def test_a_download_without_network_ends_in_one_line(cli):

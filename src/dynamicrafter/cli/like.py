@@ -14,7 +14,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.video import read_metadata
-from dynamicrafter.presets import PRESETS
+from dynamicrafter.presets import BUNDLED, PRESETS
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
@@ -100,7 +100,7 @@ def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
 
 def _is_ours(model: str) -> bool:
     """Whether a model's name leads to a published repository, or to nothing but this machine."""
-    return model in PRESETS or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()
+    return model in (*PRESETS, BUNDLED.name) or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()
 
 
 def _is_file(path: Path) -> bool:

@@ -7,7 +7,7 @@ import os
 from dynamicrafter import hub
 from dynamicrafter.cli.commands import DownloadCommand, ModelsCommand
 from dynamicrafter.cli.console import Stopped, say
-from dynamicrafter.presets import PRESETS
+from dynamicrafter.presets import BUNDLED, PRESETS
 
 
 def download(command: DownloadCommand) -> None:
@@ -20,7 +20,7 @@ def download(command: DownloadCommand) -> None:
 
 def show(_command: ModelsCommand) -> None:
     """List each preset's weights, and what else DYNAMICRAFTER_MODELS holds: preset and path, a line each."""
-    found = [model for name in PRESETS if (model := hub.find_local(name)) is not None]
+    found = [model for name in (*PRESETS, BUNDLED.name) if (model := hub.find_local(name)) is not None]
     paths = {model.path for model in found}
     found += [model for model in hub.list_models_folder() if model.path not in paths]
     for model in found:

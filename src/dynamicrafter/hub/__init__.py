@@ -15,6 +15,7 @@ from dynamicrafter.hub.folders import (
     PIPELINE_INDEX,
     USUAL_FILES,
     LocalModel,
+    bundled_model,
     existing,
     list_models_folder,
     local_model,
@@ -24,7 +25,16 @@ from dynamicrafter.hub.folders import (
 )
 from dynamicrafter.hub.names import WEIGHTS, preset_from_filename, preset_of_repository
 from dynamicrafter.hub.remote import cached, cached_snapshot, check_repository, fetch, fetch_pipeline, remote_files
-from dynamicrafter.presets import ENCODER_REPO, PRESETS, PRUNED_COPIES, PRUNED_REPO, Preset, PrunedCopy, get_preset
+from dynamicrafter.presets import (
+    BUNDLED,
+    ENCODER_REPO,
+    PRESETS,
+    PRUNED_COPIES,
+    PRUNED_REPO,
+    Preset,
+    PrunedCopy,
+    get_preset,
+)
 
 OFFICIAL_GB = 10.4
 ENCODERS_GB = 3.9
@@ -59,8 +69,9 @@ def resolve(name: str, *, download: bool = False) -> LocalModel:
     """Find a model by any of its names.
 
     Args:
-        name: a preset ("512"), a folder, a file, a repository on the hub ("user/name"), or a file in one
-            ("user/name/file"), in this order; "./512" is a folder where "512" is the preset.
+        name: a preset ("512"), "bundled" for the small model of the package, a folder, a file, a repository on the hub
+            ("user/name"), or a file in one ("user/name/file"), in this order; "./512" is a folder where "512" is the
+            preset.
         download: fetch what is not on this machine.
 
     Raises:
@@ -69,6 +80,8 @@ def resolve(name: str, *, download: bool = False) -> LocalModel:
         OutputError: a download can't be written.
     """
     preset = _preset_called(name)
+    if preset is BUNDLED:
+        return _bundled()
     if preset is not None:
         return find_local(preset.name) or _official(preset, download=download)
     path = existing(name)
@@ -95,6 +108,8 @@ def find_local(name: str) -> LocalModel | None:
         InputError: no such preset, or DYNAMICRAFTER_MODELS names no folder.
     """
     preset = get_preset(name)
+    if preset is BUNDLED:
+        return bundled_model()
     listed = [model for model in list_models_folder() if model.preset == preset.name and _is_usable(model.path)]
     if listed:
         return min(listed, key=_rank)
@@ -104,8 +119,9 @@ def find_local(name: str) -> LocalModel | None:
 
 
 def best_local(task: Literal["animate", "interpolate", "loop"]) -> LocalModel | None:
-    """The largest trained model on this machine that was made for a task, if any."""
-    return next((model for name in _BEST[task] if (model := find_local(name)) is not None), None)
+    """The largest trained model on this machine that was made for a task; the package's own small one at the last."""
+    names = (*_BEST[task], BUNDLED.name)
+    return next((model for name in names if (model := find_local(name)) is not None), None)
 
 
 def download(name: str, *, source: Literal["official", "pruned"] = "official") -> Path:
@@ -124,6 +140,8 @@ def download(name: str, *, source: Literal["official", "pruned"] = "official") -
         InputError: no such preset, or no pruned copy of it.
     """
     preset = get_preset(name)
+    if preset is BUNDLED:
+        raise InputError("preset bundled comes with the package; there is nothing to download.")
     if source == "official":
         return fetch(preset.repo, preset.file)
     copies = _copies(preset)
@@ -169,6 +187,13 @@ def _official(preset: Preset, *, download: bool) -> LocalModel:
             f"({OFFICIAL_GB} GB) or pass --download."
         )
     return LocalModel(path=fetch(preset.repo, preset.file), kind="file", preset=preset.name)
+
+
+def _bundled() -> LocalModel:
+    model = bundled_model()
+    if model is None:
+        raise ModelNotFoundError("the bundled model is missing from this installation; install the package again.")
+    return model
 
 
 def _in_repository(repo: str, file: str, *, download: bool) -> LocalModel:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dynamicrafter.errors import InputError, ModelNotFoundError
 from dynamicrafter.hub.names import WEIGHTS, preset_from_filename
-from dynamicrafter.presets import PRESETS
+from dynamicrafter.presets import BUNDLED, PRESETS
 
 MODELS_VARIABLE = "DYNAMICRAFTER_MODELS"
 PIPELINE_INDEX = "model_index.json"  # diffusers' table of a pipeline's components
@@ -98,6 +98,13 @@ def list_models_folder() -> list[LocalModel]:
     return [local_model(path) for path in (*pipelines, *(path for path in files if path not in components))]
 
 
+def bundled_model() -> LocalModel | None:
+    """The small trained model that comes with the package; None where it was installed without."""
+    folder = Path(__file__).parents[1] / "bundled"
+    found = (folder / PIPELINE_INDEX).is_file()
+    return LocalModel(path=folder, kind="folder", preset=BUNDLED.name) if found else None
+
+
 def is_complete_pipeline(folder: Path) -> bool:
     """Whether each component that a pipeline's table names has its folder."""
     index = _read_json(folder / PIPELINE_INDEX)
@@ -115,7 +122,8 @@ def shortened(names: Iterable[str]) -> str:
 def _preset_of_pipeline(folder: Path) -> str | None:
     said = _read_json(folder / PIPELINE_INDEX).get("preset")
     name = said.get("name") if isinstance(said, dict) else None
-    return name if isinstance(name, str) and name in PRESETS else preset_from_filename(folder.absolute())
+    known = {*PRESETS, BUNDLED.name}
+    return name if isinstance(name, str) and name in known else preset_from_filename(folder.absolute())
 
 
 def _read_json(path: Path) -> dict[str, Any]:

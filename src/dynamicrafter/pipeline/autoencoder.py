@@ -10,8 +10,19 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from einops import rearrange
 from torch import Tensor, nn
 
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 
-def encode_pictures(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None) -> Tensor:
+Autoencoder = AutoencoderKL | PatchAutoencoder
+
+
+def pixels_of_a_latent(vae: Autoencoder) -> int:
+    """Pixels along one side of a latent."""
+    if isinstance(vae, PatchAutoencoder):
+        return vae.config["patch_size"]
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
+def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None) -> Tensor:
     """Latents of pictures, scaled as the UNet expects.
 
     Args:
@@ -29,7 +40,7 @@ def encode_pictures(vae: AutoencoderKL, pixels: Tensor, noise: Tensor | None) ->
     return latents * vae.config["scaling_factor"]
 
 
-def decode_frames(vae: AutoencoderKL, latents: Tensor, *, chunk_size: int) -> Tensor:
+def decode_frames(vae: Autoencoder, latents: Tensor, *, chunk_size: int) -> Tensor:
     """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
 
     Args:
@@ -43,7 +54,7 @@ def decode_frames(vae: AutoencoderKL, latents: Tensor, *, chunk_size: int) -> Te
 
 
 @contextmanager
-def _safe(vae: AutoencoderKL) -> Iterator[None]:
+def _safe(vae: Autoencoder) -> Iterator[None]:
     """Hold the autoencoder in float32 while it would overflow float16 into black pictures."""
     overflows = vae.dtype == torch.float16 and vae.config.get("force_upcast", True)
     if overflows:

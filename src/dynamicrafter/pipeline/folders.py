@@ -23,19 +23,20 @@ from dynamicrafter.checkpoints.networks import shapes
 from dynamicrafter.checkpoints.sniff import printable
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.hub.folders import PIPELINE_INDEX, shortened
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.presets import preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 SCHEDULER = "scheduler"
-CLASSES: dict[str, type[Any]] = {
-    "vae": AutoencoderKL,
-    "text_encoder": CLIPTextModel,
-    "image_encoder": CLIPVisionModel,
-    "image_projector": ImageProjector,
-    "unet": DynamiCrafterUNet,
-    SCHEDULER: DynamiCrafterScheduler,
+CLASSES: dict[str, tuple[type[Any], ...]] = {
+    "vae": (AutoencoderKL, PatchAutoencoder),
+    "text_encoder": (CLIPTextModel,),
+    "image_encoder": (CLIPVisionModel,),
+    "image_projector": (ImageProjector,),
+    "unet": (DynamiCrafterUNet,),
+    SCHEDULER: (DynamiCrafterScheduler,),
 }
 # Settings by which transformers and diffusers come to run or read something else than the network and its weights.
 _LEAD_ASTRAY = ("attn_implementation", "auto_map", "kernel", "quantization_config", "transformers_weights")
@@ -57,9 +58,9 @@ def check_folder(folder: Path, *, given: Collection[str] = (), variant: str | No
             parameters that are missing, misshapen, left over or kept in anything but safetensors.
     """
     index = _read_json(folder / PIPELINE_INDEX)
-    _check_classes(folder, index)
+    kinds = _check_classes(folder, index)
     preset_from_dict(index.get("preset"))
-    for name, kind in CLASSES.items():
+    for name, kind in kinds.items():
         if name in given:
             continue
         network = _build(kind, folder / name)
@@ -67,23 +68,29 @@ def check_folder(folder: Path, *, given: Collection[str] = (), variant: str | No
             _check_weights(folder / name, shapes(network), variant)
 
 
-def _check_classes(folder: Path, index: Mapping[str, Any]) -> None:
+def _check_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type[Any]]:
+    """The class of each component, all of them ours."""
     if index.get("_class_name") != "DynamiCrafterPipeline":
         said = printable(str(index.get("_class_name")))
         raise CheckpointError(f"{folder} holds a {said}, not a DynamiCrafterPipeline; name another folder.")
-    ours = {name: [_library(kind), kind.__name__] for name, kind in CLASSES.items()}
     named = {name: entry for name, entry in index.items() if not name.startswith("_") and name != "preset"}
-    for name, entry in ours.items():
-        if named.pop(name, None) != entry:
+    found: dict[str, type[Any]] = {}
+    for name, kinds in CLASSES.items():
+        entry = named.pop(name, None)
+        kind = next((kind for kind in kinds if [_library(kind), kind.__name__] == entry), None)
+        if kind is None:
+            ours = " or ".join(f"{kind.__name__} of {_library(kind)}" for kind in kinds)
             raise CheckpointError(
-                f"{folder} must name {entry[1]} of {entry[0]} as its {name}, got "
+                f"{folder} must name {ours} as its {name}, got "
                 f"{printable(json.dumps(index.get(name)))}; nothing was loaded; {_REMEDY}."
             )
+        found[name] = kind
     if named:
         raise CheckpointError(
             f"{folder} names components that a DynamiCrafterPipeline doesn't have: "
             f"{printable(shortened(sorted(named)))}; nothing was loaded; {_REMEDY}."
         )
+    return found
 
 
 def _library(kind: type) -> str:
@@ -96,7 +103,7 @@ def _build(kind: type[Any], folder: Path) -> Any:
     """A component by its settings, with parameters that take no memory."""
     if (folder / _ADAPTER).exists():
         raise CheckpointError(f"{folder} holds an adapter ({_ADAPTER}), which is not read here; remove the file.")
-    path = folder / ("scheduler_config.json" if kind is CLASSES[SCHEDULER] else "config.json")
+    path = folder / ("scheduler_config.json" if kind is DynamiCrafterScheduler else "config.json")
     settings = _read_json(path)
     astray = [name for name in settings if any(word in name for word in _LEAD_ASTRAY)]
     if astray:

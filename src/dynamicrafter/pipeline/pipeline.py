@@ -28,6 +28,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
 from dynamicrafter.media.framing import Fit
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.pipeline.folders import check_folder
@@ -76,7 +77,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | PatchAutoencoder,
         text_encoder: CLIPTextModel,
         image_encoder: CLIPVisionModel,
         image_projector: ImageProjector,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from einops import repeat
 from torch import Generator, Tensor
@@ -19,7 +18,7 @@ from dynamicrafter.guidance import PassPlan, combine
 from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
-from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
+from dynamicrafter.pipeline.autoencoder import Autoencoder, decode_frames, encode_pictures, pixels_of_a_latent
 from dynamicrafter.pipeline.memory import passes_fit_together
 from dynamicrafter.pipeline.passes import PassContexts, project_passes, run_passes
 from dynamicrafter.presets import NUM_FRAMES
@@ -38,7 +37,7 @@ OnStepEnd = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | Non
 class PipelineSteps(DiffusionPipeline):
     """The methods behind `DynamiCrafterPipeline`'s call, over its registered components."""
 
-    vae: AutoencoderKL
+    vae: Autoencoder
     text_encoder: CLIPTextModel
     image_encoder: CLIPVisionModel
     image_projector: ImageProjector
@@ -49,7 +48,7 @@ class PipelineSteps(DiffusionPipeline):
     @property
     def vae_scale_factor(self) -> int:
         """Pixels along one side of a latent."""
-        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        return pixels_of_a_latent(self.vae)
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:

@@ -1,0 +1,75 @@
+"""An endless stream of clips whose motion is known, made as they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from dynamicrafter.data.stream import Sample
+from dynamicrafter.data.synthetic.motions import BETWEEN_PICTURES, Course, Kind, move, source_size
+from dynamicrafter.data.synthetic.pictures import training_picture
+from dynamicrafter.data.synthetic.wordings import caption
+from dynamicrafter.randomness import stream_seed
+
+SLOWEST, FASTEST = 24.0, 8.0  # frames per second
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticClips:
+    """A `ClipStream` of pictures in known motion.
+
+    Args:
+        shares: of each kind of motion among clips; need not add up to 1.
+        size: pixels along each side.
+        num_frames: of a clip.
+        seed: another seed, other clips.
+        returning: share of clips that end where they began, as loops do.
+    """
+
+    shares: Mapping[Kind, float]
+    size: int = 128
+    num_frames: int = 16
+    seed: int = 0
+    returning: float = 0.0
+
+    def __len__(self) -> int:
+        return 10_000  # an endless stream has no length; this many make a pass for reports and schedules
+
+    def draw(self, position: int) -> Sample:
+        """The clip at a position. See `ClipStream`."""
+        return self.known(position)[0]
+
+    def known(self, position: int) -> tuple[Sample, Kind]:
+        """The clip at a position, and its motion."""
+        cv2.setNumThreads(1)  # its own threads would fight with PyTorch's over the same cores
+        rng = np.random.default_rng(stream_seed(self.seed, item="synthetic", sample=position))
+        kind = _pick(rng, self.shares)
+        motion = float(np.exp(rng.uniform(np.log(FASTEST), np.log(SLOWEST))))
+        course: Course = "there and back" if rng.random() < self.returning else "onward"
+        source = source_size(self.size)
+        frames = move(
+            training_picture(rng, source),
+            kind,
+            size=self.size,
+            num_frames=self.num_frames,
+            motion=motion,
+            course=course,
+            other=training_picture(rng, source) if kind == BETWEEN_PICTURES else None,
+        )
+        sample = Sample(
+            pixels=torch.from_numpy(frames).permute(3, 0, 1, 2),
+            caption=caption(rng, kind),
+            motion=motion,
+            key=f"synthetic {self.seed}/{position} ({kind})",
+        )
+        return sample, kind
+
+
+def _pick(rng: np.random.Generator, shares: Mapping[Kind, float]) -> Kind:
+    kinds: Sequence[Kind] = tuple(shares)
+    weights = np.array([shares[kind] for kind in kinds], dtype=np.float64)
+    return kinds[rng.choice(len(kinds), p=weights / weights.sum())]
