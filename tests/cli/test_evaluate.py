@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 import types
 from dataclasses import dataclass
@@ -8,9 +9,12 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from checkpoint_files import write_safetensors
+from dynamicrafter.evaluation import frechet
 from dynamicrafter.evaluation.cases import view
 from dynamicrafter.evaluation.motion import CameraMotion
 from dynamicrafter.media.video import write_clip
+from published_files import published
 
 SMALL = ("--device", "cpu", "--dtype", "float32", "-q")
 
@@ -129,3 +133,40 @@ def test_a_model_is_examined_on_the_suite(cli, monkeypatch, tmp_path):
     assert {"autoencoder_psnr", "first_loss", "loop_closure", "interpolation", "peak_bytes"} <= set(found["summary"])
     assert len(list((tmp_path / "kept").glob("*.mp4"))) == 10
     assert "peak memory" in done.out
+
+
+def test_a_checkpoints_own_towers_judge_similarity(cli, moving, tmp_path):
+    file = write_safetensors(tmp_path / "whole.safetensors", {k: t.clone() for k, t in published("tiny512").items()})
+    words = (moving, "--similarity", file, "--prompt", "a woman", "--input", "first.png", "--device", "cpu")
+    [clip] = report(cli, *words)["clips"]
+    assert -1 <= clip["text_similarity"] <= 1
+    assert 0.5 < clip["image_similarity"] <= 1.0001
+
+
+def test_towers_without_projections_are_refused_in_one_line(cli, moving, tmp_path):
+    kept = {key: t.clone() for key, t in published("tiny512").items() if not key.endswith("visual.proj")}
+    file = write_safetensors(tmp_path / "whole.safetensors", kept)
+    done = cli("evaluate", moving, "--similarity", file, "--device", "cpu")
+    assert done.code == 2
+    assert "has no embedder.model.visual.proj, which CLIP similarity needs" in done.errors[0]
+
+
+def test_the_distance_to_real_clips_is_told(cli, moving, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        frechet, "video_features", lambda model, clips, device: np.stack([c.mean((1, 2)).ravel() for c in clips])
+    )
+    (tmp_path / "real").mkdir()
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / "real" / name).write_bytes(moving.read_bytes())
+    found = report(cli, "real", "--features", "i3d.safetensors", "--reference", "real")
+    assert found["frechet_video_distance"] == pytest.approx(0, abs=1e-6)
+
+
+def test_help_needs_no_torch():
+    code = (
+        "import sys; from dynamicrafter.cli.main import main; main(['evaluate', '--help']); "
+        "sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "--nominal PAN,ZOOM,TURN" in done.stdout

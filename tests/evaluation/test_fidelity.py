@@ -28,9 +28,7 @@ def test_ssim_of_flat_pictures_is_its_closed_form():
 
 def test_noise_lowers_both_and_the_loss_is_told_against_the_reconstruction():
     rng = np.random.default_rng(0)
-    little, much = (
-        np.clip(PHOTO + rng.normal(0, sigma, PHOTO.shape), 0, 255).astype(np.uint8) for sigma in (4, 16)
-    )
+    little, much = (np.clip(PHOTO + rng.normal(0, sigma, PHOTO.shape), 0, 255).astype(np.uint8) for sigma in (4, 16))
     assert psnr(little, PHOTO) > psnr(much, PHOTO)
     assert ssim(little, PHOTO) > ssim(much, PHOTO)
     found = compare(much, PHOTO, little)

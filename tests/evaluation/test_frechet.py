@@ -108,6 +108,7 @@ def test_features_tell_clips_apart_and_only_their_pixels_count(weights, monkeypa
     assert frechet_video_distance(weights, clips[:2], clips[2:]) > 0
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_torchscript_program_is_refused_unread(tmp_path):
     path = tmp_path / "i3d.pt"
     torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)).save(path)

@@ -47,9 +47,10 @@ def warped(pixels, kind, speed, nominal, *, size=(128, 128), num_frames=16):
         centre = (pixels.shape[1] - 1) / 2, (pixels.shape[0] - 1) / 2
         degrees = -math.degrees(turn * nominal.rotation * i)
         matrix = cv2.getRotationMatrix2D(centre, degrees, math.exp(zoom * nominal.zoom * i))
-        matrix[:, 2] += (width - pixels.shape[1]) / 2 + x * nominal.pan * i, (
-            height - pixels.shape[0]
-        ) / 2 + y * nominal.pan * i
+        matrix[:, 2] += (
+            (width - pixels.shape[1]) / 2 + x * nominal.pan * i,
+            (height - pixels.shape[0]) / 2 + y * nominal.pan * i,
+        )
         frames.append(cv2.warpAffine(pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT))
     return np.stack(frames)
 
@@ -119,7 +120,10 @@ def test_what_moves_besides_the_camera_is_local_motion():
     _, calm = measure_motion(panning)
     rows, columns = np.mgrid[:128, :128].astype(np.float32)
     rippling = np.stack(
-        [cv2.remap(frame, columns + 0.8 * np.sin(rows / 10 + i), rows, cv2.INTER_LINEAR) for i, frame in enumerate(panning)]
+        [
+            cv2.remap(frame, columns + 0.8 * np.sin(rows / 10 + i), rows, cv2.INTER_LINEAR)
+            for i, frame in enumerate(panning)
+        ]
     )
     camera, rippled = measure_motion(rippling)
     assert rippled.speed > 10 * calm.speed

@@ -150,6 +150,10 @@ def _evaluate(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
     paths, reference = find_clips(command.paths), _reference(command.judges)
     towers = _towers(command)
     animator = None if command.model.model is None else _load(command, progress)
+    more: dict[str, Any] = {}
+    if command.judges.features is not None:
+        progress.phase("Comparing both sets of clips…")
+        more["frechet_video_distance"] = _distance(command.judges.features, paths, reference)
     reports: list[ClipReport] = []
     for path in paths:
         frames, question = question_of(path, command.asked, *asked)
@@ -165,10 +169,7 @@ def _evaluate(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
     print(clip_table(reports))
     if len(reports) > 1:
         print(f"\n{group_table(reports)}")
-    more: dict[str, Any] = {}
-    if command.judges.features is not None:
-        progress.phase("Comparing both sets of clips…")
-        more["frechet_video_distance"] = _distance(command.judges.features, paths, reference)
+    if more:
         print(f"\nFréchet video distance to {len(reference)} clips: {more['frechet_video_distance']:.2f}")
     return as_json(reports, **more)
 
