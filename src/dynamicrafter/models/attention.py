@@ -20,6 +20,23 @@ from dynamicrafter.models.layout import from_time_planes, to_pictures, to_time_p
 _INNER_BYTES = 24 * 2**20
 
 
+# Keys; beyond, the matrix of all weights takes more memory than the fused kernel's slower backward pass is worth.
+_FEW_KEYS = 1024
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention. (b, n, heads, d) and twice (b, m, heads, d) → (b, n, heads, d).
+
+    diffusers chooses the backend. Only a CPU that trains takes the plain formula: short sequences go through it, forth
+    and back, in half the time that PyTorch's fused kernel needs (docs/benchmarks.md).
+    """
+    if query.requires_grad and query.device.type == "cpu" and key.shape[1] <= _FEW_KEYS:
+        query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
+        weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.mT, dim=-1)
+        return (weights @ value).transpose(1, 2)
+    return dispatch_attention_fn(query, key, value)
+
+
 class ContextKeysValues(NamedTuple):
     """What one cross-attention needs of the text and the picture; constant over a whole sampling run.
 
@@ -48,7 +65,7 @@ class SelfAttention(nn.Module):
         query, key, value = (
             project(tokens).unflatten(-1, (self.num_heads, -1)) for project in (self.to_q, self.to_k, self.to_v)
         )
-        return self.to_out(dispatch_attention_fn(query, key, value).flatten(-2))
+        return self.to_out(attend(query, key, value).flatten(-2))
 
 
 class TimeSelfAttention(SelfAttention):
@@ -61,7 +78,7 @@ class TimeSelfAttention(SelfAttention):
             rearrange(project(tokens), "b f n (h d) -> (b n) f h d", h=self.num_heads)
             for project in (self.to_q, self.to_k, self.to_v)
         )
-        attended = dispatch_attention_fn(query, key, value)
+        attended = attend(query, key, value)
         return self.to_out(rearrange(attended, "(b n) f h d -> b f n (h d)", b=batch))
 
 
@@ -98,8 +115,8 @@ class CrossAttention(nn.Module):
         batch = context.text_key.shape[0]
         # All frames share the text: they queue up as one long sequence against its keys.
         by_clip = query.unflatten(0, (batch, -1)).flatten(1, 2)
-        text = dispatch_attention_fn(by_clip, context.text_key, context.text_value).reshape(query.shape)
-        image = dispatch_attention_fn(query, context.image_key, context.image_value)
+        text = attend(by_clip, context.text_key, context.text_value).reshape(query.shape)
+        image = attend(query, context.image_key, context.image_value)
         if self.alpha is not None:
             image = image * (torch.tanh(self.alpha) + 1)
         return self.to_out((text + image).flatten(-2))
