@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dynamicrafter.data.config import DataConfig
 from dynamicrafter.errors import InputError
@@ -82,3 +84,11 @@ def get_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         raise InputError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}.")
     return RECIPES[name]
+
+
+def build(home: str | None, config: TrainConfig) -> Any:
+    """What a recipe's "module:function" makes of the settings; None for None."""
+    if home is None:
+        return None
+    module, _, name = home.partition(":")
+    return getattr(importlib.import_module(module), name)(config)
