@@ -3,7 +3,7 @@ import pytest
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.evaluation.closure import joint_jerk, loop_closure, seam
-from dynamicrafter.evaluation.flicker import flicker
+from dynamicrafter.evaluation.flicker import flicker, light_change
 
 
 def levels(*values):
@@ -22,6 +22,15 @@ def test_a_steady_change_of_light_is_no_flicker_and_content_does_not_matter():
         np.tile(np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1), (5, 1, 1, 3)).reshape(5, 64, 3), axis=1
     )
     assert flicker(frames.reshape(5, 8, 8, 3)) == 0
+
+
+def test_light_that_changes_is_told_from_end_to_end():
+    assert light_change(levels(100, 250, 60)).brightness == -40
+    assert light_change(levels(0, 255)).brightness == 255  # no wrap-around of uint8
+    red = levels(90, 90)
+    red[0, ..., 0] = 200
+    assert (light_change(red).colour, light_change(red[::-1]).colour) == (-110, 110)
+    assert light_change(levels(3, 200)).colour == 0
 
 
 def test_a_loop_that_closes_as_it_goes_on_has_a_closure_of_one():

@@ -11,7 +11,7 @@ import numpy as np
 from dynamicrafter.errors import InputError
 from dynamicrafter.evaluation.closure import loop_closure
 from dynamicrafter.evaluation.fidelity import Fidelity, compare
-from dynamicrafter.evaluation.flicker import flicker
+from dynamicrafter.evaluation.flicker import LightChange, flicker, light_change
 from dynamicrafter.evaluation.frames import check_clip
 from dynamicrafter.evaluation.motion import (
     SMALLEST_SIDE,
@@ -69,6 +69,7 @@ class ClipReport:
     speed: float | None = None
     camera: CameraMotion | None = None
     local: LocalMotion | None = None
+    light: LightChange | None = None
     flicker: float | None = None
     first: Fidelity | None = None
     last: Fidelity | None = None
@@ -103,6 +104,8 @@ def evaluate_clip(
     seen: dict[str, Any] = {}
     if len(frames) >= 2 and min(height, width) >= SMALLEST_SIDE:
         seen = _moved(frames, question)
+    if len(frames) >= 2:
+        seen["light"] = light_change(frames)
     if len(frames) >= 3:
         seen["flicker"] = flicker(frames)
         if question.mode == "loop":
@@ -173,6 +176,8 @@ COLUMNS: dict[str, _Column] = {
     "closure": _Column("closure", lambda report: report.closure, 2),
     "local_speed": _Column("local", _local("speed"), 2),
     "shimmer": _Column("shimmer", _local("shimmer"), 1),
+    "brightness": _Column("light", lambda report: getattr(report.light, "brightness", None), 1),
+    "colour": _Column("colour", lambda report: getattr(report.light, "colour", None), 1),
     "text_similarity": _Column("CLIP text", lambda report: report.text_similarity, 3),
     "image_similarity": _Column("CLIP image", lambda report: report.image_similarity, 3),
     "seconds": _Column("seconds", lambda report: report.details.get("seconds"), 1),
