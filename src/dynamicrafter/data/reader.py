@@ -8,7 +8,7 @@ varying one, frames repeat or drop out as they do on a screen.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -74,17 +74,21 @@ def opened_clip(path: Path) -> Generator[OpenClip]:
     Raises:
         InputError: it is missing, empty, cut short, damaged, or does not say its frames per second.
     """
-    with opened_safely(path):
-        kind = kind_of(path)
-        if kind != "video":
-            decoded = decode(path, kind)
-            yield _Frames(decoded.frames, ClipInfo(decoded.fps, len(decoded.frames)))
-            return
-        with path.open("rb") as file:
-            if is_cut_short(file):
-                raise InputError(f"{path} is cut short; copy or download it again.")
-        with opened_video(path) as container:
-            yield _Video(path, container)
+    with ExitStack() as stack:
+        with opened_safely(path):
+            clip = _open(path, stack)
+        yield clip
+
+
+def _open(path: Path, stack: ExitStack) -> OpenClip:
+    kind = kind_of(path)
+    if kind != "video":
+        decoded = decode(path, kind)
+        return _Frames(decoded.frames, ClipInfo(decoded.fps, len(decoded.frames)))
+    with path.open("rb") as file:
+        if is_cut_short(file):
+            raise InputError(f"{path} is cut short; copy or download it again.")
+    return _Video(path, stack.enter_context(opened_video(path)))
 
 
 def framed(size: tuple[int, int]) -> Prepare[np.ndarray]:
@@ -136,10 +140,20 @@ class _Video:
                 yield packet.pts * self._tick
 
     def _seek(self, time: Fraction) -> None:
-        self._container.seek(int(time / self._tick), stream=self._stream, backward=True)
+        """Go to the last key frame before a time, or to the first one."""
+        try:
+            self._container.seek(int(time / self._tick), stream=self._stream, backward=True)
+        except OSError:
+            if time >= self._begin:
+                raise
+            # Some containers have nothing before their first frame, and others can't go to it but from before.
+            self._container.seek(int(self._begin / self._tick), stream=self._stream, backward=True)
 
     def pick(self, slots: Sequence[int], prepare: Prepare[T]) -> list[T]:
-        times = [self._begin + (slot + Fraction(1, 2)) / self.info.fps for slot in slots]
+        with opened_safely(self._path):
+            return self._pick([self._begin + (slot + Fraction(1, 2)) / self.info.fps for slot in slots], prepare)
+
+    def _pick(self, times: Sequence[Fraction], prepare: Prepare[T]) -> list[T]:
         # An index goes by the order of decoding, and MPEG streams have none: a seek may come out after its target.
         for earlier in (*_EARLIER, None):
             from_begin = earlier is None or times[0] - earlier <= self._begin

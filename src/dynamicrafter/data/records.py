@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,13 @@ class PackedRecords:
     def __init__(self, records: Iterable[ClipRecord], *, root: Path) -> None:
         """Args: records: whose paths are `root / key`; root: of the source."""
         self._root = root
-        content, ends = bytearray(), [0]
+        content, ends = bytearray(), array("q", [0])
         for record in records:
             motion = _ABSENT if record.motion_caption is None else record.motion_caption
             content += _BREAK.join((record.key, record.caption, motion)).encode(errors="surrogatepass")
             ends.append(len(content))
-        self._content = np.frombuffer(bytes(content), np.uint8)
-        self._ends = np.array(ends, np.int64)
+        self._content = np.frombuffer(content, np.uint8)
+        self._ends = np.frombuffer(ends, np.int64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
