@@ -66,14 +66,14 @@ def test_bad_answers_are_asked_for_again_counted_and_never_written(listed, tmp_p
     assert [before for caption, before in asked if "zoom" in caption] == [0, 1] * 5
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
 def stopping_after(count, asked):
     def ask(captions, _before):
         if len(asked) >= count:
-            raise Stop
+            raise StopError
         asked.extend(captions)
         return [moving(caption) for caption in captions]
 
@@ -82,7 +82,7 @@ def stopping_after(count, asked):
 
 def test_a_run_goes_on_where_the_last_one_stopped(listed, tmp_path):
     first, second = [], []
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         annotate(listed, tmp_path / "out.csv", stopping_after(7, first))
     assert not (tmp_path / "out.csv").exists()
     journal = tmp_path / "out.csv.progress.jsonl"
@@ -96,13 +96,13 @@ def test_a_run_goes_on_where_the_last_one_stopped(listed, tmp_path):
 
 
 def test_a_run_that_answered_nothing_leaves_nothing(listed, tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         annotate(listed, tmp_path / "out.csv", stopping_after(0, []))
     assert {path.name for path in tmp_path.iterdir()} == {"list.csv"}
 
 
 def test_a_journal_of_another_list_or_annotator_is_neither_used_nor_lost(listed, tmp_path):
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         annotate(listed, tmp_path / "out.csv", stopping_after(4, []))
     journal = tmp_path / "out.csv.progress.jsonl"
     before = journal.read_bytes()

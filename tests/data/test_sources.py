@@ -156,7 +156,7 @@ def test_options_out_of_range_are_refused(tmp_path, options, said):
 
 def test_a_list_without_columns_of_motion_says_how_to_get_them(tmp_path):
     write_csv(tmp_path / "l.csv", ["path", "caption"], ["a.mp4", "x"])
-    with pytest.raises(InputError, match="has no column dynamic_confidence.*`dynamicrafter data annotate` adds those"):
+    with pytest.raises(InputError, match=r"has no column dynamic_confidence.*`dynamicrafter data annotate` adds those"):
         records(tmp_path / "l.csv", min_confidence=50)
 
 
