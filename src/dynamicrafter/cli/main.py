@@ -98,6 +98,11 @@ _COMMANDS = {
         arguments="dynamicrafter.cli.data:CheckCommand",
         work="dynamicrafter.cli.data:check",
     ),
+    "data cache": _SubCommand(
+        summary="keep what the encoders say of clips, to train without them",
+        arguments="dynamicrafter.cli.data_cache:CacheCommand",
+        work="dynamicrafter.cli.data_cache:run",
+    ),
     "data annotate": _SubCommand(
         summary="add columns that tell the motion to a list of clips",
         arguments="dynamicrafter.cli.data_annotate:AnnotateCommand",

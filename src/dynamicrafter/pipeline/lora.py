@@ -80,11 +80,11 @@ class DynamiCrafterLoraLoader(LoraBaseMixin):
         write_lora(folder / WEIGHTS, unet_lora_layers, rank=rank, alpha=alpha)
 
 
-def lora_state(unet: nn.Module) -> dict[str, Tensor]:
+def lora_state(unet: Any) -> dict[str, Tensor]:
     """The adapters on a UNet that has one set of them, by diffusers' names."""
     from peft import get_peft_model_state_dict
 
-    adapter = next(iter(unet.peft_config))  # pyrefly: ignore[bad-argument-type, missing-attribute]
+    adapter = next(iter(unet.peft_config))
     state = get_peft_model_state_dict(unet, adapter_name=adapter)
     return {f"{_UNET}.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
@@ -143,8 +143,8 @@ def _check(tensors: Mapping[str, Tensor], unet: nn.Module, *, name: str) -> tupl
         wide = shapes[module]
         if down.shape != (rank, wide[1]) or up.shape != (wide[0], rank):
             raise CheckpointError(
-                f"{name} adapts {module} with {tuple(down.shape)} and {tuple(up.shape)}, where rank {rank} and a weight "
-                f"of {wide} are expected; it was made for another model."
+                f"{name} adapts {module} with {tuple(down.shape)} and {tuple(up.shape)}, where rank {rank} and a "
+                f"weight of {wide} are expected; it was made for another model."
             )
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise CheckpointError(f"{name} holds values that are no numbers; it is damaged.")

@@ -68,9 +68,9 @@ class _Positions(Dataset):
     def __init__(self, draw: Callable[[int], Sample]) -> None:
         self._draw = draw
 
-    def __getitem__(self, position: int) -> Sample | InputError:
+    def __getitem__(self, index: int) -> Sample | InputError:
         try:
-            return self._draw(position)
+            return self._draw(index)
         except InputError as error:  # as a value, for the loader would wrap it into a page of text
             return error
 

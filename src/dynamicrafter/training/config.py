@@ -36,7 +36,8 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01
     eps: float = 1e-8
-    momentum: float = 0.95  # of Muon
+    matrix_lr: float = 0.01  # of Muon's orthogonal steps, here and below; lr is for the rest
+    momentum: float = 0.95
     clip_norm: float = 0.5
 
 
@@ -151,6 +152,8 @@ def check(config: TrainConfig) -> None:
     _require(_positive(config.lora.alpha), "lora.alpha", "above 0", config.lora.alpha)
     if config.cache is not None and config.trains == "everything_and_encoders":
         raise InputError("cache holds what frozen encoders answered; train without it, or not the encoders.")
+    if config.sharding == "fsdp2" and config.optimizer.name == "muon":
+        raise InputError("sharding fsdp2 cuts up the matrices that muon needs whole; take adamw, or leave it at none.")
     if config.sharding == "fsdp2" and config.trains == "lora":
         raise InputError("sharding fsdp2 is for full fine-tuning; LoRA fits each GPU whole: leave sharding at none.")
 
@@ -165,7 +168,7 @@ def _check_objective(objective: ObjectiveConfig) -> None:
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
-    for name in ("lr", "eps", "clip_norm"):
+    for name in ("lr", "matrix_lr", "eps", "clip_norm"):
         _require(_positive(getattr(optimizer, name)), f"optimizer.{name}", "above 0", getattr(optimizer, name))
     decay = optimizer.weight_decay
     _require(math.isfinite(decay) and decay >= 0, "optimizer.weight_decay", "at least 0", decay)

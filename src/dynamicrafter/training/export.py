@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.hub.folders import PIPELINE_INDEX
 from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.pipeline.convert import FILE_SUFFIXES, convert
 from dynamicrafter.pipeline.lora import WEIGHTS, lora_state, write_lora
@@ -56,6 +57,9 @@ def export(config: TrainConfig, checkpoint: Path, target: Path | None = None, *,
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing_folder(target) as aside:
             pipeline.save_pretrained(aside)
+            mode = (aside / PIPELINE_INDEX).stat().st_mode
+            for weights in aside.rglob("*.safetensors"):  # which safetensors keeps from everyone but their owner
+                weights.chmod(mode)
     return target
 
 

@@ -128,7 +128,7 @@ class _Run:
         self.source: ClipSource = open_source(config, self.accelerator.device, stream=stream, pipeline=pipeline)
         self.pipeline = self.source.pipeline
         trainee = build_trainee(self.pipeline, config)
-        optimizer = build_optimizer([p for p in trainee.parameters() if p.requires_grad], config.optimizer)
+        optimizer = build_optimizer(trainee, config.optimizer)
         self.model, self.optimizer = self.accelerator.prepare(trainee, optimizer)
         self.trainee, self.parameters = unwrapped(self.accelerator, self.model)
         self.average = None if config.ema is None else Average(self.parameters, config.ema)
@@ -156,7 +156,8 @@ class _Run:
                 accelerator.backward(loss.mean())
             losses.append(loss.detach())
         every, stop = all_losses(accelerator, torch.stack(losses), stop=stop)
-        norm = float(accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm))
+        gradient: Any = accelerator.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
+        norm = float(gradient)
         self._require_finite(every, norm, keys)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """An optimiser whose groups remember their rate as "initial_lr".
+# By which Muon tells embeddings, first and last layers from the matrices inside networks.
+_TABLES = ("embeddings", "conv_in", "conv_out", "queries")
+
+
+def build_optimizer(trainee: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """An optimiser of what trains, whose groups remember their rate as "initial_lr".
 
     Raises:
         InputError: its package is not installed.
     """
-    parameters = list(parameters)
-    common = {"lr": config.lr, "betas": config.betas, "eps": config.eps, "weight_decay": config.weight_decay}
+    parameters = [parameter for parameter in trainee.parameters() if parameter.requires_grad]
+    common: dict[str, Any] = {
+        "lr": config.lr,
+        "betas": config.betas,
+        "eps": config.eps,
+        "weight_decay": config.weight_decay,
+    }
     match config.name:
         case "adamw":
             optimizer: torch.optim.Optimizer = torch.optim.AdamW(parameters, **common)
@@ -36,9 +45,10 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig)
                 ) from None
             optimizer = AdamW8bit(parameters, **common)
         case "muon":
-            from dynamicrafter.training.muon import Muon
+            from dynamicrafter.training.muon import Muon, muon_groups
 
-            optimizer = Muon(parameters, momentum=config.momentum, **common)
+            groups = muon_groups({"trainee": trainee}, tables=_TABLES)
+            optimizer = Muon(groups, matrix_lr=config.matrix_lr, momentum=config.momentum, **common)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

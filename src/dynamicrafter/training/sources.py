@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +17,7 @@ from dynamicrafter.training.draws import draw_sample
 from dynamicrafter.training.encoding import Encoded, Nothing, condition_frames, encode_clip, encode_nothing
 from dynamicrafter.training.trainee import resting_dtype
 
-_FROZEN = ("vae", "text_encoder", "image_encoder")
+FROZEN = ("vae", "text_encoder", "image_encoder")
 
 
 class ClipSource(Protocol):
@@ -60,7 +59,7 @@ def open_source(config: TrainConfig, device: torch.device, *, stream: ClipStream
 
 def load_model(config: TrainConfig) -> Any:
     """The pipeline that a run's settings name, on the CPU and in its own number format."""
-    options = {"preset": config.preset, "encoders": config.encoders}
+    options: dict[str, Any] = {"preset": config.preset, "encoders": config.encoders}
     given = {name: value for name, value in options.items() if value is not None}
     return DynamiCrafterPipeline.from_pretrained(config.model, **given)
 
@@ -78,7 +77,7 @@ class LiveClips:
         self.pipeline = pipeline
         self.stream = stream
         self._raw = config.trains == "everything_and_encoders"
-        rest(pipeline, device, resting_dtype(config.precision), frozen=_FROZEN[:1] if self._raw else _FROZEN)
+        rest(pipeline, device, resting_dtype(config.precision), frozen=FROZEN[:1] if self._raw else FROZEN)
         if self._raw:
             pipeline.text_encoder.to(device)
             pipeline.image_encoder.to(device)
@@ -109,7 +108,7 @@ class LiveClips:
         return encode_clip(self.pipeline, sample, frames, raw=self._raw)
 
 
-def rest(pipeline: Any, device: torch.device, dtype: torch.dtype, *, frozen: tuple[str, ...] = _FROZEN) -> None:
+def rest(pipeline: Any, device: torch.device, dtype: torch.dtype, *, frozen: tuple[str, ...] = FROZEN) -> None:
     """Lay out networks for use without training."""
     for name in frozen:
         network = getattr(pipeline, name)
