@@ -1,0 +1,58 @@
+import torch
+
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
+
+
+def small() -> PatchAutoencoder:
+    torch.manual_seed(0)
+    return PatchAutoencoder(
+        latent_channels=6, encoder_width=8, encoder_depth=1, decoder_width=8, decoder_depth=1, detail_width=4
+    ).eval()
+
+
+def test_shapes_go_there_and_back() -> None:
+    vae = small()
+    pixels = torch.rand(2, 3, 32, 48) * 2 - 1
+    latents = vae.encode(pixels).latent_dist.mean
+    assert latents.shape == (2, 6, 4, 6)
+    assert vae.decode(latents).sample.shape == pixels.shape
+
+
+def test_all_components_reconstruct_exactly() -> None:
+    torch.manual_seed(0)
+    vae = PatchAutoencoder(patch_size=4, latent_channels=48, encoder_width=8, decoder_width=8, detail_width=4).eval()
+    basis, _ = torch.linalg.qr(torch.randn(48, 48))
+    vae.start_from_components(torch.randn(48) * 0.1, basis, torch.linspace(2, 0.1, 48))
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        (posterior,) = vae.encode(pixels, return_dict=False)
+        (decoded,) = vae.decode(posterior.mean, return_dict=False)
+    assert torch.allclose(decoded, pixels, atol=1e-4)
+
+
+def test_the_statistics_change_the_latents_and_not_the_pixels() -> None:
+    vae = small()
+    pixels = torch.rand(1, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        before = vae.encode(pixels).latent_dist.mean
+        shown = vae.decode(before).sample
+        vae.latent_mean.fill_(0.5)
+        vae.latent_std.fill_(2.0)
+        after = vae.encode(pixels).latent_dist.mean
+        assert torch.allclose(after, (before - 0.5) / 2, atol=1e-5)
+        assert torch.allclose(vae.decode(after).sample, shown, atol=1e-5)
+
+
+def test_it_is_no_variational_autoencoder() -> None:
+    posterior = small().encode(torch.rand(1, 3, 16, 16)).latent_dist
+    assert torch.equal(posterior.sample(), posterior.mode())
+    assert posterior.std.abs().max() == 0
+
+
+def test_it_is_saved_and_loaded_with_its_statistics(tmp_path) -> None:
+    vae = small()
+    vae.latent_std.mul_(3)
+    vae.save_pretrained(tmp_path)
+    again = PatchAutoencoder.from_pretrained(tmp_path)
+    for name, tensor in vae.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
