@@ -25,18 +25,16 @@ def number_of(frame: np.ndarray) -> int:
     return sum(int(level > 127) << bit for bit, level in enumerate(centres))
 
 
-def write_numbered(path, stamps=60, *, fps=30, key_every=12, codec="libx264", sound=0.0, file=None):
+def write_numbered(path, stamps=60, *, fps=30, key_every=12, codec="libx264", sound=0.0, file=None, x264=""):
     """Write a video with B-frames where the codec has them.
 
     stamps: times of frames in 1/600 s, or how many there are at a steady rate. sound: seconds of silence beside it.
+    x264: further parameters of that encoder.
     """
     tick = Fraction(1, 600)
     if isinstance(stamps, int):
-        stamps = [round(number * 600 / Fraction(fps)) for number in range(stamps)]
-    options = {"g": str(key_every)} | ({"bf": "2", "x264-params": "scenecut=0"} if codec == "libx264" else {})
-    if codec == "mpeg4":
-        tick = Fraction(1, fps)
-        stamps = range(len(stamps))
+        stamps, tick = range(stamps), 1 / Fraction(fps)
+    options = {"g": str(key_every)} | ({"bf": "2", "x264-params": f"scenecut=0:{x264}"} if codec == "libx264" else {})
     with av.open(file or str(path), "w", format="webm" if file else None) as container:
         stream = container.add_stream(codec, rate=Fraction(fps), options=options)
         stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"

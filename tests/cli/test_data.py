@@ -76,7 +76,7 @@ def test_check_ends_with_2_where_no_clip_can_be_used(cli, clips):
         (["check", "clips", "--kind", "zip"], "--kind must be one of auto, webvid, table, folder, got 'zip'."),
         (["check"], "PATH is missing; `dynamicrafter data check --help` explains."),
         (["chekc", "clips"], "unknown command data chekc; did you mean check?"),
-        (["dance"], "unknown command data dance; commands are check, annotate"),
+        (["dance"], "unknown command data dance; commands are check, "),
         (["--chekc"], "unknown option data --chekc;"),
         (["annotate", "list.csv", "-o", "out.csv", "--by", "magic"], "by must be rules, an address (http:// or"),
         (["annotate", "list.csv", "-o", "out.csv", "--by", "http://x/v1"], "model is missing; name the one to ask for"),

@@ -1,6 +1,7 @@
 import io
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -10,7 +11,14 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.media.video import read_clip, write_clip
 from numbered_clips import damage, number_of, numbered, rotate_by_header, write_numbered
 
-CONTAINERS = [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.ts", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx")]
+CONTAINERS = [
+    ("a.mp4", "libx264"),
+    ("a.mkv", "libx264"),
+    ("a.ts", "libx264"),
+    ("a.flv", "libx264"),
+    ("a.avi", "mpeg4"),
+    ("a.webm", "libvpx"),
+]
 
 
 def numbers(clip, slots):
@@ -39,6 +47,35 @@ def test_every_container_gives_the_frames_that_were_asked_for(tmp_path, name, co
         assert (clip.info.num_frames, clip.info.fps, clip.info.seconds) == (60, 30, 2.0)
         for slots in (range(16), range(0, 60, 1), range(44, 60), range(7, 53, 3), [59], [30, 31], [12], [0]):
             assert numbers(clip, slots) == list(slots)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("x264", ["open-gop=1:bframes=3", "intra-refresh=1"])
+def test_streams_without_clean_key_frames_are_right_from_anywhere(tmp_path, name, x264):
+    write_numbered(tmp_path / name, 90, x264=x264)
+    with opened_clip(tmp_path / name) as clip:
+        for start in range(0, 74, 5):
+            assert numbers(clip, range(start, start + 16)) == list(range(start, start + 16))
+
+
+def cut_without_encoding(source, target, *, after):
+    """Copy a video's packets from a second on, wherever that falls."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(video=0):
+            if packet.dts is not None and packet.pts * packet.time_base >= after:
+                packet.stream = stream
+                made.mux(packet)
+
+
+def test_a_beginning_that_cannot_be_decoded_is_not_shown_as_a_still(tmp_path):
+    write_numbered(tmp_path / "a.mkv", 90, key_every=30)
+    cut_without_encoding(tmp_path / "a.mkv", tmp_path / "b.mkv", after=1.3)  # 0.7 s before the next key frame
+    with opened_clip(tmp_path / "b.mkv") as clip:
+        with pytest.raises(InputError, match="cannot be decoded"):
+            numbers(clip, range(16))
+        last = clip.info.num_frames - 1
+        assert numbers(clip, range(last - 15, last + 1)) == list(range(74, 90))
 
 
 def test_a_clip_late_in_a_video_is_sought_not_read_up_to(tmp_path, decoded):
@@ -126,6 +163,15 @@ def test_a_recording_that_does_not_say_its_length_is_measured(tmp_path):
     with opened_clip(tmp_path / "a.webm") as clip:
         assert (clip.info.num_frames, clip.info.fps) == (40, 20)
         assert numbers(clip, range(9, 40, 3)) == list(range(9, 40, 3))
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts"])
+def test_a_clocks_ticks_are_not_taken_for_frames_per_second(tmp_path, name):
+    write_numbered(tmp_path / name, list(range(0, 1200, 20)))  # 30 a second, of a clock with 600 ticks
+    with opened_clip(tmp_path / name) as clip:
+        assert clip.info.num_frames == 60
+        assert float(clip.info.fps) == pytest.approx(30, abs=0.02)
+        assert numbers(clip, range(33, 60)) == list(range(33, 60))
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.gif", "a.webp"])

@@ -33,7 +33,7 @@ Prepare = Callable[[np.ndarray], T]
 _RATES = (Fraction(1, 10), Fraction(240))  # frames per second; beyond, a header names the ticks of its clock
 _SHOWN_ON = Fraction(3, 2)  # frames for which the last one may stand in where a file's length is rounded
 _EARLIER = (0, 2, 10)  # seconds by which to seek before a frame; what comes out too late is tried from further back
-_LATE_BEGIN = 1  # seconds that a stream may need to its first whole frame, as after a cut without re-encoding
+_LATE_BEGIN = 2  # frames that a stream may need to its first whole one, as after a cut without re-encoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +124,13 @@ class _Video:
             times = sorted(self._packet_times(self._begin - 1))
             if len(times) < 2 or times[0] == times[-1]:
                 raise InputError(f"{self._path} does not say its frames per second.")
+            self._begin = times[0]
             return ClipInfo((len(times) - 1) / (times[-1] - times[0]), len(times))
         if stream.duration is not None:
             seconds = stream.duration * self._tick
         else:  # what the container says is the sound's length where that is longer
-            last = max(self._packet_times(Fraction(container.duration, 1_000_000)), default=self._begin)
+            near_end = list(self._packet_times(Fraction(container.duration, 1_000_000)))
+            last = max(near_end or self._packet_times(self._begin - 1), default=self._begin)
             seconds = last - self._begin + 1 / fps
         return ClipInfo(fps, max(1, round(seconds * fps)))
 
@@ -169,11 +171,9 @@ class _Video:
         """Decode on from here and keep what is on display at the times; None where that cannot be told from here."""
         found: list[T] = []
         shown: VideoFrame | None = None
-        latest_first = max(times[0], self._begin + _LATE_BEGIN) if from_begin else times[0]
-        for frame in _decoded(self._container, self._stream):
-            if frame.pts is None:
-                continue
-            time = frame.pts * self._tick
+        shown_at = Fraction(0)
+        latest_first = max(times[0], self._begin + _LATE_BEGIN / self.info.fps) if from_begin else times[0]
+        for frame, time in self._timed():
             if shown is None and time > latest_first:
                 return None
             while shown is not None and len(found) < len(times) and times[len(found)] < time:
@@ -182,15 +182,25 @@ class _Video:
                 found.append(prepare(self._upright(shown)))
             if len(found) == len(times):
                 return found
-            shown = frame
-        if shown is None or shown.pts is None or shown.is_corrupt:
+            shown, shown_at = frame, time
+        if shown is None or shown.is_corrupt:
             return None
-        ends = shown.pts * self._tick + max((shown.duration or 0) * self._tick, _SHOWN_ON / self.info.fps)
+        ends = shown_at + max((shown.duration or 0) * self._tick, _SHOWN_ON / self.info.fps)
         if times[-1] > ends:
-            raise InputError(
-                f"{self._path} ends at {float(ends - self._begin):.1f} s, before it should; copy it again."
-            )
+            seconds = float(ends - self._begin)
+            raise InputError(f"{self._path} ends at {seconds:.1f} s, before it should; copy it again.")
         return found + [prepare(self._upright(shown)) for _ in times[len(found) :]]
+
+    def _timed(self) -> Iterator[tuple[VideoFrame, Fraction]]:
+        """Decode on from here: frames and when they show; MPEG stamps only some, and the others follow at the rate."""
+        time: Fraction | None = None
+        for frame in _decoded(self._container, self._stream):
+            if frame.pts is not None:
+                time = frame.pts * self._tick
+            elif time is not None:
+                time += 1 / self.info.fps
+            if time is not None:
+                yield frame, time
 
     def _upright(self, frame: VideoFrame) -> np.ndarray:
         if frame.width * frame.height > MAX_PIXELS:
