@@ -83,6 +83,7 @@ def test_the_network_is_the_published_one_in_names_and_size(weights):
     assert state["Mixed_4f.b1b.conv3d.weight"].shape == (320, 160, 3, 3, 3)
     assert state["Mixed_5c.b3b.bn.running_mean"].shape == (128,)
     assert state["logits.conv3d.weight"].shape == (400, 1024, 1, 1, 1)
+    assert {module.eps for module in network.modules() if isinstance(module, torch.nn.BatchNorm3d)} == {0.001}
     assert not network.training
 
 

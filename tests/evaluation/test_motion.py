@@ -181,3 +181,27 @@ def test_clips_without_motion_to_measure_are_refused(frames, step, says):
 def test_nominal_speeds_are_positive(value):
     with pytest.raises(InputError, match="nominal zoom must be a positive number"):
         NominalMotion(pan=1, zoom=value, rotation=1)
+
+
+def test_all_numbers_are_per_frame_whatever_lies_between_a_pair():
+    nominal = NominalMotion.usual(128, 128)
+    frames = warped(photo("coffee", 128, 128), "pan right", 1, nominal, num_frames=7)
+    patch = np.random.default_rng(2).integers(0, 255, (12, 12, 3), np.uint8)
+    patch = cv2.resize(patch, (40, 40), interpolation=cv2.INTER_CUBIC)
+    for i in range(7):
+        frames[i, 40 + i : 80 + i, 44:84] = patch
+    found = [measure_motion(frames, step=step) for step in (1, 2, 4, 100)]
+    for camera, local in found:
+        assert camera.x == pytest.approx(-nominal.pan, abs=0.06)
+        assert local.y == pytest.approx(found[0][1].y, rel=0.3)
+
+
+def test_only_texture_tells_motion():
+    frames = np.full((6, 96, 96, 3), 120, np.uint8)
+    rng = np.random.default_rng(0)
+    frames += rng.integers(0, 3, frames.shape).astype(np.uint8)  # a sky with a little noise, which goes nowhere
+    ground = cv2.resize(photo("coffee", 128, 128), (128, 128))
+    for i in range(6):
+        frames[i, 56:] = ground[40:80, 10 + 2 * i : 106 + 2 * i]
+    camera, _ = measure_motion(frames)
+    assert camera.x == pytest.approx(-2, abs=0.1)

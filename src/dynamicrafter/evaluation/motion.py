@@ -33,7 +33,7 @@ SMALLEST_SIDE = 32  # pixels; below, the coarsest flow of DIS holds no whole pat
 STILL = 0.25  # of nominal speed, below which a clip counts as still
 _BORDER = 8  # 1/8 of each side is left out: content leaves and enters there
 _POINTS = 6000  # of a frame, at most, that the fit is made from; more don't change it
-_INLIER = 0.75  # pixels between a point and where the fit takes it
+_INLIER = 0.25  # pixels per frame between a point and where the fit takes it; larger ones blend what moves apart
 _STIRRED = 0.25  # pixels per frame from which a point counts as moving by itself
 
 
@@ -123,7 +123,7 @@ def measure_motion(frames: np.ndarray, *, step: int = STEP) -> tuple[CameraMotio
     estimator = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     camera, local = [], []
     for before, after in zip(grey, grey[step:], strict=False):
-        matrix, residual, shimmer = _compare(cv2, estimator, before, after)
+        matrix, residual, shimmer = _compare(cv2, estimator, before, after, within=_INLIER * step)
         camera.append(_parameters(matrix) / step)
         local.append([*_residual_numbers(residual / step), shimmer])
     x, y, log_zoom, rotation = np.median(camera, axis=0).tolist()
@@ -171,18 +171,20 @@ def _speeds(motion: CameraMotion, nominal: NominalMotion) -> dict[Kind, float]:
     }
 
 
-def _compare(cv2: Any, estimator: Any, before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def _compare(
+    cv2: Any, estimator: Any, before: np.ndarray, after: np.ndarray, *, within: float
+) -> tuple[np.ndarray, np.ndarray, float]:
     """The similarity (2, 3) from one frame to another, the flow (n, 2) it leaves at textured pixels, and the shimmer.
 
     Flow is smoothed towards constant and so underrates zooms and rotations: it is taken again where the first
     similarity is undone, of the little that is left.
     """
     points = _textured_points(cv2, before)
-    rough = _fit(cv2, points, points + _at(estimator.calc(before, after, None), points))
+    rough = _fit(cv2, points, points + _at(estimator.calc(before, after, None), points), within=within)
     undone = _moved_back(cv2, after, rough)
     left = estimator.calc(before, undone, None)
     moved = points + _at(left, points)
-    fine = _fit(cv2, points, moved)
+    fine = _fit(cv2, points, moved, within=within)
     residual = (moved - _applied(fine, points)) @ rough[:, :2].T
     return _composed(rough, fine), residual, _shimmer(cv2, before, undone, left)
 
@@ -226,10 +228,10 @@ def _moved_back(cv2: Any, frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(frame, about_corner, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT)
 
 
-def _fit(cv2: Any, points: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """The similarity, (2, 3), that takes most points to where they moved; no motion where nothing fits."""
+def _fit(cv2: Any, points: np.ndarray, moved: np.ndarray, *, within: float) -> np.ndarray:
+    """The similarity, (2, 3), that takes most points to where they moved, in pixels; no motion where nothing fits."""
     matrix, _ = cv2.estimateAffinePartial2D(
-        points, moved, method=cv2.RANSAC, ransacReprojThreshold=_INLIER, maxIters=500, confidence=0.995
+        points, moved, method=cv2.RANSAC, ransacReprojThreshold=within, maxIters=500, confidence=0.995
     )
     return np.eye(2, 3) if matrix is None else matrix
 
