@@ -207,7 +207,7 @@ def _export(config: TrainConfig, recipe: Recipe, target: Path | None) -> Path:
 def _show_memory(config: TrainConfig, budget: str | None) -> None:
     from dynamicrafter.training.estimate import estimate, table
 
-    print(table(estimate(config), budget))
+    print(table(estimate(config), config, budget))
 
 
 class _Progress:

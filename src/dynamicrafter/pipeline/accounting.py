@@ -44,13 +44,13 @@ def count_call(call: Callable[[], object]) -> CallCost:
 
     Attention counts as the fused kernels run it, without the matrix of all queries by all keys.
     """
-    with _LiveMemory() as memory, FlopCounterMode(display=False) as counter, _FusedAttention(), torch.inference_mode():
+    with LiveMemory() as memory, FlopCounterMode(display=False) as counter, _FusedAttention(), torch.inference_mode():
         result = call()
     del result
     return CallCost(counter.get_total_flops(), memory.peak)
 
 
-class _LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):
     """Adds up the storages that calls within allocate, as long as they live."""
 
     def __init__(self) -> None:

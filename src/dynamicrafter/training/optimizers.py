@@ -54,6 +54,11 @@ def build_optimizer(trainee: nn.Module, config: OptimizerConfig) -> torch.optim.
     return optimizer
 
 
+def is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon makes a parameter's steps orthogonal."""
+    return parameter.ndim >= 2 and not any(part in name for part in _TABLES)
+
+
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group's learning rate to its initial one times a factor."""
     for group in optimizer.param_groups:
