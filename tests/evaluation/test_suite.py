@@ -74,11 +74,15 @@ def test_direction_and_speed_are_summed_up_by_kind():
     assert speed["zoom in"]["ratio"]["24"] == pytest.approx(0, abs=0.05)
 
 
-def test_speeds_that_go_up_and_down_with_the_motion_number_are_not_monotone():
+def test_speeds_are_monotone_where_they_follow_the_motion_number_as_nominal_does():
     reports = evaluate_model(Puppet(), [case("pan left", motion) for motion in (12, 16, 24)]).reports
     assert summarise(reports)["speed"]["pan left"]["monotone"]
-    swapped = [replace(report, details={"motion": n}) for report, n in zip(reports, (16, 12, 24), strict=True)]
-    assert not summarise(swapped)["speed"]["pan left"]["monotone"]
+    against = [
+        replace(report, camera=camera)
+        for report, camera in zip(reports, [r.camera for r in reports[::-1]], strict=True)
+    ]
+    assert summarise(against)["speed"]["pan left"]["monotone"] is False
+    assert summarise(reports[:1])["speed"]["pan left"]["monotone"] is None
 
 
 def test_modes_are_made_by_their_own_methods_and_judged_by_their_own_measures():

@@ -13,7 +13,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.evaluation.frames import check_clip, extra
 from dynamicrafter.evaluation.motion import KINDS, CameraMotion, Kind, NominalMotion
 
-_ROOM = 1.3  # how much larger than a frame its picture is, so that content can enter where the motion uncovers it
+_ROOM = 1.5  # how much larger than a frame its picture is, so that content can enter where the motion uncovers it
 _TURNS = {8: "loop", 9: "interpolate"}  # of ten clips, counted from 0
 _STILL = CameraMotion(x=0, y=0, log_zoom=0, rotation=0)
 

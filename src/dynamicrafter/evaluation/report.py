@@ -64,6 +64,7 @@ class ClipReport:
     num_frames: int
     size: tuple[int, int]
     expected: Kind | None
+    nominal: NominalMotion
     found: Kind | None = None
     right: bool | None = None
     speed: float | None = None
@@ -128,6 +129,7 @@ def evaluate_clip(
         num_frames=len(frames),
         size=(height, width),
         expected=question.expected,
+        nominal=question.nominal or NominalMotion.usual(height, width),
         details=dict(details or {}),
         **seen,
     )

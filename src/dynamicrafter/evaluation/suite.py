@@ -12,8 +12,10 @@ import numpy as np
 from dynamicrafter.errors import InputError
 from dynamicrafter.evaluation.cases import Case, motion_of
 from dynamicrafter.evaluation.fidelity import reconstruct
-from dynamicrafter.evaluation.motion import NominalMotion
+from dynamicrafter.evaluation.motion import CameraMotion, NominalMotion
 from dynamicrafter.evaluation.report import ClipReport, Question, as_json, evaluate_clip, means
+
+_MONOTONE = {True: "; monotone", False: "; not monotone", None: ""}
 
 
 class MadeClip(Protocol):
@@ -112,9 +114,10 @@ def summarise(reports: Sequence[ClipReport]) -> dict[str, Any]:
     Returns:
         direction: share of right ones by kind and by family (pan, zoom, rotate, still). speed: for each kind, by motion
         number, the mean ratio to nominal (`ratio`) and the mean size of the motion per frame (`size`), and whether the
-        sizes only grow or only shrink with the number (`monotone`). autoencoder_psnr, first_loss: dB. flicker: grey
-        levels. loop_closure: ratio. interpolation: first_loss and last_loss, dB. seconds: mean and largest.
-        peak_bytes: the most memory that this process has held so far; None where the system doesn't say.
+        sizes rise and fall with the number as nominal does (`monotone`; None with one number). autoencoder_psnr,
+        first_loss: dB. flicker: grey levels. loop_closure: ratio. interpolation: first_loss and last_loss, dB.
+        seconds: mean and largest. peak_bytes: the most memory that this process has held so far; None where the system
+        doesn't say.
     """
     animated = [report for report in reports if report.mode == "animate"]
     first = [report.first for report in reports if report.first is not None]
@@ -140,7 +143,7 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     lines = [f"direction right   {name:<24} {share:6.1%}" for name, share in summary["direction"].items()]
     for kind, found in summary["speed"].items():
         ratios = ", ".join(f"{ratio:.2f} at motion {number}" for number, ratio in found["ratio"].items())
-        lines.append(f"speed of nominal  {kind:<24} {ratios}; {'monotone' if found['monotone'] else 'not monotone'}")
+        lines.append(f"speed of nominal  {kind:<24} {ratios}{_MONOTONE[found['monotone']]}")
     for title, value, unit in (
         ("autoencoder", summary["autoencoder_psnr"], "dB"),
         ("first frame, below the autoencoder", summary["first_loss"], "dB"),
@@ -192,18 +195,20 @@ def _speeds(reports: Sequence[ClipReport]) -> dict[str, Any]:
     """Ratios to nominal and sizes of one kind's motion by motion number, in the number's order."""
     numbers = sorted({report.details.get("motion") or 0 for report in reports})
     by_number = {n: [report for report in reports if (report.details.get("motion") or 0) == n] for n in numbers}
-    sizes = [float(np.mean([_size(report) for report in members])) for members in by_number.values()]
-    steps = np.diff(sizes)
+    sizes = [float(np.mean([_size(report, report.camera) for report in members])) for members in by_number.values()]
+    wanted = [
+        _size(members[0], motion_of(str(members[0].expected), members[0].nominal)) for members in by_number.values()
+    ]
     return {
         "ratio": {str(n): means(members)["speed"] for n, members in by_number.items()},
         "size": dict(zip(map(str, numbers), sizes, strict=True)),
-        "monotone": bool((steps > 0).all() or (steps < 0).all()),
+        "monotone": bool((np.diff(sizes) * np.diff(wanted) > 0).all()) if len(numbers) > 1 else None,
     }
 
 
-def _size(report: ClipReport) -> float:
-    """How large the expected motion is, in its own unit: negative where it goes the other way."""
-    assert report.camera is not None
+def _size(report: ClipReport, motion: CameraMotion | None) -> float:
+    """How large a motion is along the expected one, in that one's unit: negative where it goes the other way."""
+    assert motion is not None
     assert report.expected is not None
     one = motion_of(report.expected, NominalMotion(pan=1, zoom=1, rotation=1))
-    return sum(getattr(one, name) * value for name, value in asdict(report.camera).items())
+    return sum(getattr(one, name) * value for name, value in asdict(motion).items())
