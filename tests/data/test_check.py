@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -77,5 +78,10 @@ def test_few_clips_wait_at_a_time(folder, monkeypatch):
     (folder / "many.csv").write_text("path,caption\n" + "a.mp4,x\n" * 50)
     ahead = []
     config = DataConfig(path=folder / "many.csv")
-    check_data(config, workers=2, on_clip=lambda done, _: ahead.append(len(begun) - done))
+
+    def on_clip(done, _count):
+        time.sleep(0.01)
+        ahead.append(len(begun) - done)
+
+    check_data(config, workers=2, on_clip=on_clip)
     assert max(ahead) <= 2 * 4

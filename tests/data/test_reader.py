@@ -88,6 +88,13 @@ def test_a_clip_late_in_a_video_is_sought_not_read_up_to(tmp_path, decoded):
     assert 31 <= len(decoded) <= 24 + 31 + 4
 
 
+def test_where_seeking_comes_out_late_it_begins_a_little_earlier_not_at_the_start(tmp_path, decoded):
+    write_numbered(tmp_path / "a.ts", 600, key_every=24)  # a transport stream has no index
+    with opened_clip(tmp_path / "a.ts") as clip:
+        assert numbers(clip, range(550, 566)) == [number % 256 for number in range(550, 566)]
+    assert len(decoded) <= 60 + 2 * (24 + 16) + 8
+
+
 def test_a_video_whose_rate_varies_shows_what_is_on_display_then(tmp_path):
     steps = [10, 40, 20, 50, 15, 15, 60, 5]
     stamps = np.cumsum([0] + [steps[i % len(steps)] for i in range(79)])
