@@ -1,8 +1,8 @@
 """A few frames out of a video file, reached by seeking.
 
-A clip is taken as it plays at the rate that its file states: slot j lasts from j / fps to (j + 1) / fps, and its frame is the one on
-display in its middle. With a constant rate these are the file's frames, however its time stamps are rounded; with a
-varying one, frames repeat or drop out as they do on a screen.
+A clip is taken as it plays at the rate that its file states: slot j lasts from j / fps to (j + 1) / fps, and its frame
+is the one on display in its middle. With a constant rate these are the file's frames, however its time stamps are
+rounded; with a varying one, frames repeat or drop out as they do on a screen.
 """
 
 from __future__ import annotations
