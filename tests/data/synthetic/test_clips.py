@@ -81,3 +81,13 @@ def test_pictures_are_many() -> None:
 def test_a_photo_that_is_not_there_is_named_with_the_remedy() -> None:
     with pytest.raises(InputError, match=r"skimage/nobody.png is not on this machine; run pip install"):
         photo("skimage/nobody.png")
+
+
+def test_variations_move_one_picture_in_different_ways() -> None:
+    stream = SyntheticClips(shares=dict.fromkeys(KINDS[:8], 1.0), size=64, variations=4)
+    clips = [stream.known(position) for position in range(8)]
+    for group in (clips[:4], clips[4:]):
+        assert len({kind for _, kind in group}) == 4
+        assert len({sample.motion for sample, _ in group}) == 1
+        assert all(torch.equal(sample.pixels[:, 0], group[0][0].pixels[:, 0]) for sample, _ in group)
+    assert not torch.equal(clips[0][0].pixels[:, 0], clips[4][0].pixels[:, 0])

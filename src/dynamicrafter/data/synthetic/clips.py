@@ -28,6 +28,9 @@ class SyntheticClips:
         num_frames: of a clip.
         seed: another seed, other clips.
         returning: share of clips that end where they began, as loops do.
+        bare: share of captions that name the motion and nothing else.
+        variations: neighbouring positions that show one picture at one speed, each moved differently. What they have in
+            common cancels out of a batch's gradient, and what the caption decides is left.
     """
 
     shares: Mapping[Kind, float]
@@ -35,6 +38,8 @@ class SyntheticClips:
     num_frames: int = 16
     seed: int = 0
     returning: float = 0.0
+    bare: float = 0.4
+    variations: int = 1
 
     def __len__(self) -> int:
         return 10_000  # an endless stream has no length; this many make a pass for reports and schedules
@@ -46,8 +51,9 @@ class SyntheticClips:
     def known(self, position: int) -> tuple[Sample, Kind]:
         """The clip at a position, and its motion."""
         cv2.setNumThreads(1)  # its own threads would fight with PyTorch's over the same cores
-        rng = np.random.default_rng(stream_seed(self.seed, item="synthetic", sample=position))
-        kind = _pick(rng, self.shares)
+        group, place = divmod(position, self.variations)
+        rng = np.random.default_rng(stream_seed(self.seed, item="synthetic", sample=group))
+        kind = _picked(rng, self.shares, self.variations)[place]
         motion = float(np.exp(rng.uniform(np.log(FASTEST), np.log(SLOWEST))))
         course: Course = "there and back" if rng.random() < self.returning else "onward"
         source = source_size(self.size)
@@ -60,16 +66,19 @@ class SyntheticClips:
             course=course,
             other=training_picture(rng, source) if kind == BETWEEN_PICTURES else None,
         )
+        words = np.random.default_rng(stream_seed(self.seed, item="wording", sample=position))
         sample = Sample(
             pixels=torch.from_numpy(frames).permute(3, 0, 1, 2),
-            caption=caption(rng, kind),
+            caption=caption(words, kind, bare=self.bare),
             motion=motion,
             key=f"synthetic {self.seed}/{position} ({kind})",
         )
         return sample, kind
 
 
-def _pick(rng: np.random.Generator, shares: Mapping[Kind, float]) -> Kind:
+def _picked(rng: np.random.Generator, shares: Mapping[Kind, float], count: int) -> list[Kind]:
+    """Kinds by their shares, all different while there are enough."""
     kinds: Sequence[Kind] = tuple(shares)
     weights = np.array([shares[kind] for kind in kinds], dtype=np.float64)
-    return kinds[rng.choice(len(kinds), p=weights / weights.sum())]
+    order = rng.choice(len(kinds), size=count, p=weights / weights.sum(), replace=count > len(kinds))
+    return [kinds[place] for place in order]

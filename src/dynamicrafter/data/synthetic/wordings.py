@@ -219,7 +219,7 @@ _FIXED: dict[Kind, dict[Split, tuple[str, ...]]] = {
             "it is getting darker",
             "the lights go out",
         ),
-        "held_out": ("the light goes out", "it is getting dark"),
+        "held_out": ("the light fades to black", "it is getting dark"),
     },
     "brighten": {
         "train": (
@@ -230,7 +230,7 @@ _FIXED: dict[Kind, dict[Split, tuple[str, ...]]] = {
             "it is getting brighter",
             "the lights go on",
         ),
-        "held_out": ("the light goes on", "it is getting bright"),
+        "held_out": ("the light grows brighter", "it is getting bright"),
     },
     "lose colour": {
         "train": (
