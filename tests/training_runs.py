@@ -69,8 +69,6 @@ def run_in_two(rank: int, port: int, configs: list[TrainConfig]) -> None:
     """Be one of two processes that train together, one run after the other."""
     import os
 
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
     from dynamicrafter.training.loop import train
 
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -78,5 +76,3 @@ def run_in_two(rank: int, port: int, configs: list[TrainConfig]) -> None:
     torch.set_num_threads(1)
     for config in configs:
         train(config, stream=FakeClips())
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._reset_state()

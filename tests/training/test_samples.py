@@ -118,3 +118,18 @@ def test_what_is_dropped_becomes_the_empty_prompt_and_a_grey_picture_but_never_t
     assert torch.equal(made.image_projector(dropped["image"], 2), grey)
     for name in ("latents", "noise", "image_latents", "motion"):
         assert torch.equal(kept[name], dropped[name]), name
+
+
+def test_clips_of_one_picture_share_timestep_and_noise_and_drop_conditions_each_for_itself():
+    stages = (Stage(clips=6), Stage(clips=400, variations=4, high_noise=0.5, ends=1.0))
+    draws = many(TrainConfig(stages=stages, objective=ObjectiveConfig(drop=0.3)), count=406)
+    groups = [draws[start : start + 4] for start in range(6, 406, 4)]
+    noises = [[torch.randn(3, generator=draw.generator) for draw in group] for group in groups]
+    for group, noise in zip(groups, noises, strict=True):
+        assert len({draw.timestep for draw in group}) == 1
+        assert all(torch.equal(other, noise[0]) for other in noise)
+    assert len({group[0].timestep for group in groups}) > 20
+    assert not torch.equal(noises[0][0], noises[1][0])
+    assert any(len({draw.drop_text for draw in group}) == 2 for group in groups)
+    assert all(draw.ends for draw in draws[6:])
+    assert not any(draw.ends for draw in draws[:6])
