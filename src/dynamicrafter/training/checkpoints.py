@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ _TRAINED, _AVERAGE, _OPTIMIZER, _STATE = "trained.safetensors", "average.safeten
 _ASIDE = ".dynamicrafter-"
 _DAMAGE = (
     *(OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError),
-    *(pickle.UnpicklingError, SafetensorError),
+    *(pickle.UnpicklingError, struct.error, SafetensorError),
 )
 
 

@@ -31,6 +31,7 @@ from dynamicrafter.training.optimizers import Average, build_optimizer, copy_int
 from dynamicrafter.training.parallel import (
     all_losses,
     build_accelerator,
+    forget_processes,
     gathered,
     is_sharded,
     optimizer_state,
@@ -91,7 +92,14 @@ def train(
             is no finite number: then the message names the step and its clips.
     """
     check(config)
-    run = _Run(config, stream=stream, pipeline=pipeline)
+    try:
+        return _train(_Run(config, stream=stream, pipeline=pipeline), on_step)
+    finally:
+        forget_processes()
+
+
+def _train(run: _Run, on_step: OnStep | None) -> Outcome:
+    config = run.config
     with run.source as source, _signals() as came:
         batches = source.batches(run.share, first_step=run.step, last_step=config.steps)
         while run.step < config.steps:

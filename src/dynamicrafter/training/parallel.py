@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import FullyShardedDataParallelPlugin, ProjectConfiguration
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -41,6 +42,12 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
             f"tracker {config.tracker} can't be used ({str(error).splitlines()[0]}); install it with "
             f'pip install "dynamicrafter[train]", or take --tracker none.'
         ) from error
+
+
+def forget_processes() -> None:
+    """Let the next run of this program be set up anew; Accelerate would hold it to this one's settings."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def fsdp_plugin() -> FullyShardedDataParallelPlugin:

@@ -109,9 +109,11 @@ class LiveClips:
 
 
 def rest(pipeline: Any, device: torch.device, dtype: torch.dtype, *, frozen: tuple[str, ...] = FROZEN) -> None:
-    """Lay out networks for use without training."""
+    """Lay out networks for use without training, in memory as every clip does it, so that validation changes nothing."""
     for name in frozen:
         network = getattr(pipeline, name)
         network.requires_grad_(False)
         to: Any = torch.nn.Module.to  # diffusers' own warns of number formats that don't matter to the networks here
         to(network, device, dtype).eval()
+        if name == "vae":
+            to(network, memory_format=torch.channels_last)
