@@ -167,3 +167,12 @@ def test_importing_the_tokenizer_loads_neither_torch_nor_transformers():
     code = "import sys, dynamicrafter.text.tokenizer; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_shorter_text_encoder_gets_as_many_tokens_as_it_reads():
+    short = tokenize(["a cat", "one two three four five six seven"], length=8)
+    whole = tokenize(["a cat", "one two three four five six seven"])
+    assert short.ids.shape == (2, 8)
+    assert short.ids[0].tolist() == whole.ids[0, :8].tolist()
+    assert short.ids[1].tolist() == [*whole.ids[1, :7].tolist(), 49407]
+    assert short.cut == (None, "seven")

@@ -22,7 +22,6 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from dynamicrafter.architectures import TEXT_LENGTH
 from dynamicrafter.checkpoints.networks import Dtypes, dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
@@ -328,9 +327,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         if prompt is not None:
             raise InputError(f"{name} and {name}_embeds exclude each other; leave one out.")
         width = self.unet.config["cross_attention_dim"]
-        if embeds.ndim != 3 or embeds.shape[0] not in (1, count) or tuple(embeds.shape[1:]) != (TEXT_LENGTH, width):
+        length = self.text_encoder.config.max_position_embeddings
+        if embeds.ndim != 3 or embeds.shape[0] not in (1, count) or tuple(embeds.shape[1:]) != (length, width):
             raise InputError(
-                f"{name}_embeds must be ({f'1 or {count}' if count > 1 else 1}, {TEXT_LENGTH}, {width}), "
+                f"{name}_embeds must be ({f'1 or {count}' if count > 1 else 1}, {length}, {width}), "
                 f"got {tuple(embeds.shape)}."
             )
         return embeds.to(self._execution_device)

@@ -52,11 +52,15 @@ class PipelineSteps(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
-        """Text context of prompts, (b, 77, c); what exceeds 75 tokens is cut, with a warning that shows it."""
-        tokens = tokenize(prompts)
+        """Text context of prompts, (b, 77, c); what exceeds 75 tokens is cut, with a warning that shows it.
+
+        A text encoder that was made for fewer than 77 tokens gets and gives as many as that.
+        """
+        length = self.text_encoder.config.max_position_embeddings
+        tokens = tokenize(prompts, length=length)
         for rest in dict.fromkeys(tokens.cut):
             if rest is not None:
-                logger.warning("The prompt is longer than 75 tokens; this part is not read: %s", rest)
+                logger.warning("The prompt is longer than %d tokens; this part is not read: %s", length - 2, rest)
         # Videos of one batch often share a prompt, and nearly always the negative one.
         ids, places = tokens.ids.unique(dim=0, return_inverse=True)
         return self.text_encoder(ids.to(self._execution_device)).last_hidden_state[places]

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 START_TOKEN = 49406
 END_TOKEN = 49407
 
-_ROOM = TEXT_LENGTH - 2
 _WORD_END = "</w>"
 _LITERALS = {"<start_of_text>": START_TOKEN, "<end_of_text>": END_TOKEN}
 
@@ -39,7 +38,7 @@ class TokenizedPrompts:
     """Token ids of some prompts, and what of each prompt did not fit.
 
     Attributes:
-        ids: (b, 77), int64: start, text, end, zeros.
+        ids: (b, length), int64: start, text, end, zeros.
         cut: per prompt, its own words from the first one that is not wholly among `ids`; None where all of it is.
     """
 
@@ -47,11 +46,12 @@ class TokenizedPrompts:
     cut: tuple[str | None, ...]
 
 
-def tokenize(prompts: Sequence[str]) -> TokenizedPrompts:
-    """Turn prompts into token ids for the text encoder, keeping at most 75 tokens of each.
+def tokenize(prompts: Sequence[str], *, length: int = TEXT_LENGTH) -> TokenizedPrompts:
+    """Turn prompts into token ids for the text encoder, keeping at most 75 tokens of each, or `length` − 2.
 
     Args:
         prompts: any text, empty or of any length; upper and lower case are the same.
+        length: tokens that the text encoder reads, start and end among them; CLIP's own is 77.
 
     Raises:
         InputError: `prompts` is one string instead of a sequence of them, or holds something else than strings.
@@ -64,24 +64,25 @@ def tokenize(prompts: Sequence[str]) -> TokenizedPrompts:
     for index, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             raise InputError(f'prompts[{index}] must be a string, got {prompt!r}; for no prompt give "".')
-        ids, rest = _encode(prompt)
+        ids, rest = _encode(prompt, length)
         rows.append(ids)
         cut.append(rest)
-    return TokenizedPrompts(ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), TEXT_LENGTH), cut=tuple(cut))
+    return TokenizedPrompts(ids=torch.tensor(rows, dtype=torch.int64).reshape(len(rows), length), cut=tuple(cut))
 
 
-def _encode(prompt: str) -> tuple[list[int], str | None]:
+def _encode(prompt: str, length: int) -> tuple[list[int], str | None]:
+    room = length - 2
     text = _clean(prompt)
     ids: list[int] = []
     for word in _word_pattern().finditer(text.lower()):
         ids += _word_ids(word.group())
-        if len(ids) > _ROOM:
+        if len(ids) > room:
             rest = text[_position_before_lowering(text, word.start()) :]
             break
     else:
         rest = None
-    row = [START_TOKEN, *ids[:_ROOM], END_TOKEN]
-    return row + [0] * (TEXT_LENGTH - len(row)), rest
+    row = [START_TOKEN, *ids[:room], END_TOKEN]
+    return row + [0] * (length - len(row)), rest
 
 
 def _clean(prompt: str) -> str:

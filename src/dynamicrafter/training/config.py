@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -76,12 +77,17 @@ class ValidationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A stretch of a curriculum, measured in clips."""
+    """A stretch of a curriculum, measured in clips. What follows `variations` is read by data that is made."""
 
     clips: int
     lr_factor: float = 1.0
-    high_noise: float | None = None  # None for the objective's
-    motions: tuple[str, ...] = ()  # read by data that is made; empty for all
+    high_noise: float | None = None  # None, here and below: the objective's
+    ends: float | None = None
+    variations: int = 1  # neighbouring clips of one picture; they get one timestep and one noise
+    motions: tuple[tuple[str, float], ...] = ()  # kinds and their shares
+    size: int | None = None  # pixels, of both sides; None for the model's
+    returning: float = 0.0  # share of clips that end where they began
+    bare: float = 0.4  # share of captions that name the motion alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +136,7 @@ def check(config: TrainConfig) -> None:
         "keep": config.keep,
         "lora.rank": config.lora.rank,
         **{f"stages[{index}].clips": stage.clips for index, stage in enumerate(config.stages)},
+        **{f"stages[{index}].variations": stage.variations for index, stage in enumerate(config.stages)},
     }
     for name, value in whole.items():
         _require(value >= 1, name, "at least 1", value)
@@ -145,7 +152,7 @@ def check(config: TrainConfig) -> None:
     for name, share in (
         ("schedule.decay_from", config.schedule.decay_from),
         ("schedule.floor", config.schedule.floor),
-        *((f"stages[{i}].high_noise", s.high_noise) for i, s in enumerate(config.stages) if s.high_noise is not None),
+        *_stage_shares(config),
     ):
         _require(0 <= share <= 1, name, "between 0 and 1", share)
     _require(config.ema is None or 0 < config.ema < 1, "ema", "above 0 and below 1", config.ema)
@@ -156,6 +163,12 @@ def check(config: TrainConfig) -> None:
         raise InputError("sharding fsdp2 cuts up the matrices that muon needs whole; take adamw, or leave it at none.")
     if config.sharding == "fsdp2" and config.trains == "lora":
         raise InputError("sharding fsdp2 is for full fine-tuning; LoRA fits each GPU whole: leave sharding at none.")
+
+
+def _stage_shares(config: TrainConfig) -> list[tuple[str, float]]:
+    names = ("high_noise", "ends", "returning", "bare")
+    shares = ((f"stages[{i}].{name}", getattr(s, name)) for i, s in enumerate(config.stages) for name in names)
+    return [(name, share) for name, share in shares if share is not None]
 
 
 def _check_objective(objective: ObjectiveConfig) -> None:
@@ -187,12 +200,17 @@ def _require(holds: bool, name: str, rule: str, value: object) -> None:
 
 def stage_of(config: TrainConfig, position: int) -> Stage | None:
     """The stage that the clip at a position belongs to; None without stages."""
-    end = 0
-    for stage in config.stages:
-        end += stage.clips
-        if position < end:
-            return stage
-    return config.stages[-1] if config.stages else None
+    return config.stages[stage_start(config.stages, position)[0]] if config.stages else None
+
+
+def stage_start(stages: Sequence[Stage], position: int) -> tuple[int, int]:
+    """Number of the stage that the clip at a position belongs to, and the position at which it began."""
+    start = 0
+    for number, stage in enumerate(stages):
+        if position < start + stage.clips or number == len(stages) - 1:
+            return number, start
+        start += stage.clips
+    raise ValueError("no stages")
 
 
 def lr_factor(config: TrainConfig, step: int, *, position: int) -> float:

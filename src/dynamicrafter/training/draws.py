@@ -9,7 +9,7 @@ from torch import Generator
 
 from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS
 from dynamicrafter.randomness import generator_for, stream_seed
-from dynamicrafter.training.config import TrainConfig, stage_of
+from dynamicrafter.training.config import TrainConfig, stage_of, stage_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,20 @@ def draw_sample(config: TrainConfig, position: int) -> Draws:
     objective, stage = config.objective, stage_of(config, position)
     generator = generator_for(config.seed, item=f"train/{position}")
     high, where, drop, ends, frame = torch.rand(5, dtype=torch.float64, generator=generator).tolist()
+    if stage is not None and stage.variations > 1:  # what clips of one picture share must cancel out between them
+        number, begin = stage_start(config.stages, position)
+        group = (position - begin) // stage.variations
+        generator = generator_for(config.seed, item=f"stage {number}/group {group}")
+        high, where = torch.rand(2, dtype=torch.float64, generator=generator).tolist()
     share = objective.high_noise if stage is None or stage.high_noise is None else stage.high_noise
+    share_of_ends = objective.ends if stage is None or stage.ends is None else stage.ends
     start = objective.high_noise_from if high < share else 0
     p = objective.drop
     return Draws(
         timestep=start + int(where * (NUM_TRAIN_TIMESTEPS - start)),
         drop_text=drop < 2 * p,
         drop_image=p <= drop < 3 * p,
-        ends=ends < objective.ends,
+        ends=ends < share_of_ends,
         frame=0.0 if objective.condition == "first" else frame,
         generator=generator,
     )

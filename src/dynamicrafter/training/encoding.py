@@ -127,7 +127,8 @@ def _posterior(pipeline: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _text(pipeline: Any, caption: str, *, raw: bool) -> Tensor:
     if raw:
-        return tokenize([caption]).ids[0].to(pipeline.text_encoder.device)
+        length = pipeline.text_encoder.config.max_position_embeddings
+        return tokenize([caption], length=length).ids[0].to(pipeline.text_encoder.device)
     return pipeline.encode_prompt([caption])[0]
 
 

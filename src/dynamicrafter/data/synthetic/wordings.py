@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dynamicrafter.data.synthetic.motions import Kind
+from dynamicrafter.data.synthetic.motions import KINDS, Kind
 from dynamicrafter.data.synthetic.photos import Split
 
 _SIDEWAYS = {
@@ -335,6 +335,12 @@ def wordings(kind: Kind, split: Split) -> tuple[str, ...]:
             if kind == f"pan {direction}":
                 return tuple(template.format(d=direction) for template in table[split])
     return _FIXED[kind][split]
+
+
+def vocabulary() -> list[str]:
+    """Every piece of text that a caption of either split may hold."""
+    fixed = [text for kind in KINDS for split in ("train", "held_out") for text in wordings(kind, split)]
+    return [*fixed, *_THINGS, *_LOOKS, *_AFTER, ","]
 
 
 def caption(rng: np.random.Generator, kind: Kind, *, split: Split = "train", bare: float = 0.4) -> str:
