@@ -75,7 +75,7 @@ def estimate(config: TrainConfig, *, architecture: Architecture | None = None, w
     preset = _preset(config)
     tiny = config.model == f"{SEEDED}tiny"
     architecture = architecture or (TINY if tiny else FULL)
-    networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+    networks: dict[str, Any] = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
     trainee = _trainee(networks, preset, config)
     parameters = trained_parameters(trainee)
     shares = world if config.sharding == "fsdp2" else 1
