@@ -181,8 +181,12 @@ def _train(config: TrainConfig, recipe: Recipe) -> None:
     progress = _Progress()
     progress.say(f"Loading {config.model}…")
     pipeline = build(recipe.model, config)
-    outcome = train(config, on_step=progress.on_step, pipeline=pipeline, stream=build(recipe.clips, config))
-    progress.close()
+    try:
+        outcome = train(config, on_step=progress.on_step, pipeline=pipeline, stream=build(recipe.clips, config))
+    except KeyboardInterrupt:
+        raise Stopped("stopped at once; the same command goes on from the newest checkpoint, if there is one") from None
+    finally:
+        progress.close()
     if outcome.signal is not None:
         try:
             signal.raise_signal(outcome.signal)  # so that the exit code says what stopped it
@@ -205,9 +209,10 @@ def _export(config: TrainConfig, recipe: Recipe, target: Path | None) -> Path:
 
 
 def _show_memory(config: TrainConfig, budget: str | None) -> None:
-    from dynamicrafter.training.estimate import estimate, table
+    from dynamicrafter.training.estimate import device_memory, estimate, parse_memory, table
 
-    print(table(estimate(config), config, budget))
+    limit = device_memory() if budget is None else parse_memory(budget)
+    print(table(estimate(config), config, limit))
 
 
 class _Progress:

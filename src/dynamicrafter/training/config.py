@@ -159,6 +159,8 @@ def check(config: TrainConfig) -> None:
     _require(_positive(config.lora.alpha), "lora.alpha", "above 0", config.lora.alpha)
     if config.cache is not None and config.trains == "everything_and_encoders":
         raise InputError("cache holds what frozen encoders answered; train without it, or not the encoders.")
+    if config.cache is not None and config.validation.every > 0 and config.validation.image is None:
+        raise InputError("validation.image is missing, and a cache holds no pictures; name one, or set every to 0.")
     if config.sharding == "fsdp2" and config.optimizer.name == "muon":
         raise InputError("sharding fsdp2 cuts up the matrices that muon needs whole; take adamw, or leave it at none.")
     if config.sharding == "fsdp2" and config.trains == "lora":

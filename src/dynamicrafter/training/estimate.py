@@ -111,13 +111,8 @@ def optimizer_bytes(parameters: Mapping[str, nn.Parameter], config: TrainConfig)
             return 8 * sum(sizes)
 
 
-def table(found: MemoryEstimate, config: TrainConfig, budget: str | None) -> str:
-    """The estimate as people read it, and what to switch on where it exceeds the budget.
-
-    Args:
-        budget: such as "24GB"; None for this machine's GPU, or its memory.
-    """
-    limit = device_memory() if budget is None else parse_memory(budget)
+def table(found: MemoryEstimate, config: TrainConfig, limit: int) -> str:
+    """The estimate as people read it, and what to switch on where it exceeds so many bytes."""
     names = {
         "trained": "weights that train",
         "resting": "other weights of these networks",

@@ -49,6 +49,8 @@ def open_source(config: TrainConfig, device: torch.device, *, stream: ClipStream
     Raises:
         InputError: no model, no clips, or a cache of others.
     """
+    if config.cache is None and stream is None:
+        config.data.check()  # before the long wait for the model
     pipeline = load_model(config) if pipeline is None else pipeline
     if config.cache is not None:
         from dynamicrafter.training.cache import CachedClips
@@ -109,7 +111,7 @@ class LiveClips:
 
 
 def rest(pipeline: Any, device: torch.device, dtype: torch.dtype, *, frozen: tuple[str, ...] = FROZEN) -> None:
-    """Lay out networks for use without training, in memory as every clip does it, so that validation changes nothing."""
+    """Prepare networks that don't train; in memory as every clip lays them out, so that validation changes nothing."""
     for name in frozen:
         network = getattr(pipeline, name)
         network.requires_grad_(False)

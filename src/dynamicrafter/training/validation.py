@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dynamicrafter.errors import InputError
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.video import write_clip
 from dynamicrafter.presets import NUM_FRAMES, OUTPUT_FPS
@@ -40,7 +39,7 @@ def validate(
         `validation/step-N.mp4` in the output folder.
 
     Raises:
-        InputError: there is neither a picture nor a clip to take one from.
+        InputError: the picture can't be read, or the clip can't be written.
     """
     target = config.output / FOLDER / f"step-{step:08}.mp4"
     asked = _request(source, config)
@@ -71,8 +70,7 @@ def _request(source: ClipSource, config: TrainConfig) -> dict[str, Any]:
             **options,
         }
     clip = source.first_clip()
-    if clip is None:
-        raise InputError("validation.image is missing, and a cache holds no pictures; name one, or set every to 0.")
+    assert clip is not None  # as `check` has made sure
     frames = [np.ascontiguousarray(frame) for frame in clip.pixels.permute(1, 2, 3, 0).cpu().numpy()]
     last = frames[-1] if config.objective.ends > 0 and len(frames) > 1 else None
     prompt = wanted.prompt or clip.caption
