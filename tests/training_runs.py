@@ -1,13 +1,16 @@
 """Small trainings that need no file: clips of noise, the small networks, two frames."""
 
+import copy
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
 
 from dynamicrafter.data.config import DataConfig
 from dynamicrafter.data.stream import Sample
+from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.randomness import generator_for
 from dynamicrafter.training.config import OptimizerConfig, TrainConfig
 
@@ -76,3 +79,22 @@ def run_in_two(rank: int, port: int, configs: list[TrainConfig]) -> None:
     torch.set_num_threads(1)
     for config in configs:
         train(config, stream=FakeClips())
+
+
+@cache
+def _tiny() -> DynamiCrafterPipeline:
+    return DynamiCrafterPipeline.from_pretrained("seeded:tiny")
+
+
+def load_from_memory(monkeypatch) -> None:
+    """Let seeded:tiny be drawn once; every loading is a copy."""
+    _tiny()
+    real = DynamiCrafterPipeline.from_pretrained
+
+    def load(name, **options):
+        if name != "seeded:tiny" or options:
+            return real(name, **options)
+        copies = {key: copy.deepcopy(part) for key, part in _tiny().components.items()}
+        return DynamiCrafterPipeline(**copies, preset=_tiny().config["preset"])
+
+    monkeypatch.setattr(DynamiCrafterPipeline, "from_pretrained", load)

@@ -14,11 +14,17 @@ from dynamicrafter.cli.parsing import parse
 from dynamicrafter.cli.train import TrainCommand, settings_of
 from dynamicrafter.media.video import write_clip
 from dynamicrafter.training.recipes import RECIPES, get_recipe
+from training_runs import load_from_memory
 
 SMALL = [
     *("--model", "seeded:tiny", "--device", "cpu", "--workers", 0, "--precision", "float32", "--tracker", "none"),
     *("--set", "data.size=[64, 64]", "--set", "data.num_frames=2", "--batch-size", 1, "--accumulation", 1),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _models_from_memory(monkeypatch):
+    load_from_memory(monkeypatch)
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from training_runs import load_from_memory
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():
@@ -9,3 +11,8 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _models_from_memory(monkeypatch):
+    load_from_memory(monkeypatch)

@@ -31,11 +31,12 @@ def trained_by(config):
 
 
 def test_training_lowers_the_loss_on_clips_that_it_sees_again(tmp_path):
-    config = small(tmp_path, steps=25, batch_size=2, optimizer=OptimizerConfig(lr=3e-3))
+    late = ObjectiveConfig(drop=0.0, high_noise=1.0, high_noise_from=999)  # one noise level, whose losses compare
+    config = small(tmp_path, steps=12, objective=late, optimizer=OptimizerConfig(lr=3e-3))
     one = replace(FakeClips(), count=1)
     train(config, stream=one)
     values = [loss for loss, _ in losses(tmp_path)]
-    assert sum(values[-5:]) < 0.8 * sum(values[:5])
+    assert sum(values[-4:]) < 0.8 * sum(values[:4])
 
 
 def test_the_losses_are_those_of_the_published_objective(tmp_path):
@@ -99,10 +100,9 @@ def test_adapters_go_where_they_are_asked_for(tmp_path, layers, parts, inside, o
     assert not any(part in name for name in names for part in outside)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("trains", ["temporal", "spatial", "projector", "lora", "everything_and_encoders"])
-def test_only_what_trains_changes_in_either_number_format(tmp_path, trains, precision):
-    config = small(tmp_path, steps=1, trains=trains, precision=precision, gradient_checkpointing=True)
+def test_only_what_trains_changes_in_mixed_precision(tmp_path, trains):
+    config = small(tmp_path, steps=1, trains=trains, precision="bfloat16", gradient_checkpointing=True)
     before = DynamiCrafterPipeline.from_pretrained("seeded:tiny")
     after = DynamiCrafterPipeline.from_pretrained("seeded:tiny")
     outcome = run(config, pipeline=after)

@@ -84,7 +84,9 @@ def test_yaml_runs_nothing_and_names_the_line(tmp_path):
 
 
 def test_stages_follow_one_another_in_clips_and_the_last_one_lasts():
-    config = from_mapping(TrainConfig(), {"stages": [{"clips": 4, "lr_factor": 2}, {"clips": 2, "motions": [["zoom in", 2]]}]})
+    config = from_mapping(
+        TrainConfig(), {"stages": [{"clips": 4, "lr_factor": 2}, {"clips": 2, "motions": [["zoom in", 2]]}]}
+    )
     assert config.stages == (Stage(clips=4, lr_factor=2.0), Stage(clips=2, motions=(("zoom in", 2.0),)))
     assert [stage_of(config, position) for position in (0, 3, 4, 99)] == [config.stages[n] for n in (0, 0, 1, 1)]
     assert [lr_factor(config, 0, position=position) for position in (3, 4)] == [2.0, 1.0]
