@@ -65,7 +65,7 @@ class Muon(Optimizer):
                 state["momentum"] = torch.zeros_like(gradient)
             momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
             update = gradient.add(momentum, alpha=group["momentum"]).flatten(1)
-            by_shape.setdefault(tuple(update.shape), []).append((parameter, update))
+            by_shape.setdefault((update.shape[0], update.shape[1]), []).append((parameter, update))
         for (rows, columns), pairs in by_shape.items():
             steps = orthogonalised(torch.stack([update for _, update in pairs]))
             reach = group["lr"] * max(1.0, rows / columns) ** 0.5

@@ -1,4 +1,4 @@
-"""Clips whose motion is known, made from sample photos and from nothing; for training the small model and examining any.
+"""Clips whose motion is known, made of sample photos and of nothing: to train the small model, and examine any.
 
 pictures (photos, textures) → motions (what moves, how fast) → clips, with captions in many wordings
 """
