@@ -100,7 +100,9 @@ def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
 
 def _is_ours(model: str) -> bool:
     """Whether a model's name leads to a published repository, or to nothing but this machine."""
-    return model in (*PRESETS, BUNDLED.name) or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()
+    return (
+        model in (*PRESETS, BUNDLED.name) or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -16,6 +16,7 @@ from dynamicrafter.data.synthetic.photos import held_out_photos
 from dynamicrafter.data.synthetic.pictures import crop, resized, training_picture
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 
+PICTURES = 400  # whose patches give the components; half as many, the latents' statistics
 _PICTURE = 192  # pixels: crops are taken of these
 _CROP = 64
 _CROPS_OF_ONE = 4
@@ -71,9 +72,9 @@ def train_autoencoder(
     return held_out_psnr(autoencoder)
 
 
-def principal_components(rng: np.random.Generator, count: int, *, pictures: int = 400) -> tuple[Tensor, Tensor, Tensor]:
+def principal_components(rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (192,), directions (192, count) and standard deviations (count,) of patches of 8×8 pixels."""
-    stills = np.stack([training_picture(rng, 128) for _ in range(pictures)])
+    stills = np.stack([training_picture(rng, 128) for _ in range(PICTURES)])
     patches = F.pixel_unshuffle(to_signed(stills), 8).permute(0, 2, 3, 1).flatten(0, 2)
     mean = patches.mean(0)
     variance, directions = torch.linalg.eigh(torch.cov((patches - mean).T.double()))
@@ -87,7 +88,7 @@ def set_statistics(autoencoder: PatchAutoencoder, rng: np.random.Generator, *, p
     Whitening would make the denoiser care as much for noise in the last component as for the picture's brightness;
     `power` 0.5 leaves them as they are, 1 gives the slope of the pixels' own variance.
     """
-    stills = to_signed(np.stack([training_picture(rng, 128) for _ in range(200)]))
+    stills = to_signed(np.stack([training_picture(rng, 128) for _ in range(PICTURES // 2)]))
     with torch.autocast("cpu", torch.bfloat16):
         latents = _raw_latents(autoencoder, stills).float()
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))

@@ -32,7 +32,7 @@ from dynamicrafter.training.patch_autoencoder import train_autoencoder
 from dynamicrafter.training.still_clip import start_as_still_clip, start_with_clock
 
 AUTOENCODER = "autoencoder"  # its folder in the run's
-AUTOENCODER_SECONDS = 900.0
+AUTOENCODER_SECONDS = 2400.0  # on one core of the machine of docs/benchmarks.md
 LATENT_CHANNELS = 16
 CONTEXT_WIDTH = 64
 TEXT_LENGTH = 24  # tokens: of more, padding would drown the words
@@ -138,7 +138,7 @@ class Curriculum:
 def _autoencoder(folder: Path, *, seed: int) -> PatchAutoencoder:
     """The run's autoencoder: read from its folder, or trained and kept there."""
     if not (folder / "config.json").is_file():
-        autoencoder = PatchAutoencoder(latent_channels=LATENT_CHANNELS)
+        autoencoder = PatchAutoencoder(latent_channels=LATENT_CHANNELS, decoder_depth=4, detail_depth=4)
         train_autoencoder(autoencoder, seconds=AUTOENCODER_SECONDS, seed=seed)
         with replacing_folder(folder) as aside:
             autoencoder.save_pretrained(aside)
