@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dynamicrafter import AnimateOptions, Animator, Clip
+from dynamicrafter import AnimateOptions, Animator, Clip, DynamiCrafterPipeline
 from dynamicrafter.animator.animator import Shot, picture_hash
 from dynamicrafter.animator.devices import choose_device, choose_dtype
 from dynamicrafter.errors import InputError
+from dynamicrafter.hub import LocalModel
 from dynamicrafter.media.video import read_clip, read_metadata
 from tiny import pipeline
 
@@ -224,3 +226,17 @@ def test_a_mode_that_there_is_none_of_is_refused(animator, pictures):
     shot = Shot(image=pictures[0], last_image=pictures[1], mode="dissolve", options=QUICK)
     with pytest.raises(InputError, match=r"mode must be one of animate, interpolate, loop, got 'dissolve'\."):
         animator.run([shot])
+
+
+def test_without_a_name_the_best_model_for_animating_on_this_machine_is_loaded(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        DynamiCrafterPipeline, "from_pretrained", lambda name, **_: asked.append(name) or pipeline("tiny512")
+    )
+    monkeypatch.setattr(
+        "dynamicrafter.animator.animator.best_local",
+        lambda task: LocalModel(path=Path(task), kind="file", preset={"animate": "1024"}[task]),
+    )
+    assert Animator.from_pretrained(device="cpu").model == "1024"
+    assert Animator.from_pretrained("bundled", device="cpu").model == "bundled"
+    assert asked == ["1024", "bundled"]

@@ -1,11 +1,15 @@
+import gc
 import logging
+import sys
+from unittest.mock import Mock
 
+import diffusers  # noqa: F401 as the command has it after its first import
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamicrafter.cli import console
-from dynamicrafter.cli.console import Progress, minutes, one_line, shown_warnings
+from dynamicrafter.cli.console import Progress, importing, minutes, one_line, shown_warnings
 
 
 @given(st.text())
@@ -53,3 +57,21 @@ def test_only_the_packages_own_warnings_are_shown_each_once(capsys):
         logging.getLogger("diffusers").info("advice")
     assert capsys.readouterr().err == "warning: motion 3 is strange\n"
     assert not logging.getLogger("dynamicrafter").handlers
+
+
+def test_the_collector_rests_while_libraries_are_imported_and_only_then(monkeypatch):
+    with importing():  # they are here already
+        assert gc.isenabled()
+    monkeypatch.delitem(sys.modules, "diffusers", raising=False)
+    monkeypatch.setattr(gc, "freeze", frozen := Mock())
+    seen = []
+
+    def import_nothing():
+        with importing():
+            seen.append(gc.isenabled())
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        import_nothing()
+    assert (seen, gc.isenabled()) == ([False], True)
+    frozen.assert_called_once_with()

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import own_size
 from checkpoint_files import write_flat, write_lightning, write_safetensors
 from dynamicrafter.checkpoints.files import open_tensors
 from published_files import pruned, published
@@ -58,3 +59,18 @@ def test_mistakes_end_in_one_line_and_leave_nothing_behind(cli, file, tmp_path, 
     assert done.err.splitlines()[-1].startswith(f"error: {line}")
     assert done.err.splitlines()[:-1] in ([], [f"Converting {words[0]}…"])
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_model_of_a_size_of_its_own_stays_a_folder(cli, tmp_path):
+    own_size.pipeline().save_pretrained(tmp_path / "own")
+    assert cli("convert", "own", "own.ckpt").errors == [
+        "error: own.ckpt can't be written: the published layout has no names for a model of this size; use a folder in "
+        "diffusers' layout, which every command here loads."
+    ]
+    assert cli("convert", "own", "again").errors == [
+        "error: own is a folder in diffusers' layout already; name a --dtype to write it in, or a target that ends in "
+        ".safetensors or .ckpt, got again."
+    ]
+    half = cli("convert", "own", "half", "--dtype", "float16")
+    assert (half.code, half.out, half.err) == (0, "half\n", "Converting own…\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half", "own"]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import own_size
 from checkpoint_files import write_deepspeed, write_flat, write_lightning, write_safetensors
 from dynamicrafter.pipeline import accounting, memory
 from published_files import pruned, published
@@ -20,10 +21,10 @@ _counted: dict[str, accounting.RunEstimate] = {}
 def _counted_once(monkeypatch):
     """What a clip costs is tested elsewhere, and takes a second to count."""
 
-    def remembered(architecture, preset, **settings):
-        asked = f"{architecture.name} {preset.name} {settings}"
+    def remembered(networks, **settings):
+        asked = f"{[network.config for network in networks.values()]} {settings}"
         if asked not in _counted:
-            _counted[asked] = _count(architecture, preset, **settings)
+            _counted[asked] = _count(networks, **settings)
         return _counted[asked]
 
     monkeypatch.setattr(accounting, "estimate_run", remembered)
@@ -156,7 +157,7 @@ def test_a_run_that_does_not_fit_is_told_what_would(cli, file, monkeypatch, mega
     assert (found["fits"], found["advice"]) == (False, "--dtype bfloat16" if megabytes == 30 else None)
 
 
-def scaled_by_dtype(_architecture, _preset, *, dtype, memory_bytes, **_):
+def scaled_by_dtype(_networks, *, dtype, memory_bytes, **_):
     """28 MB in float32 and 14 MB in half precision, of which a tenth must be left."""
     weights = 7_000_000 * dtype.itemsize
     rest = dict.fromkeys(("unet_flops", "denoise_flops", "encode_flops", "decode_flops"), 0)
@@ -181,3 +182,25 @@ def test_mistakes_end_in_one_line(cli, tmp_path, words, line):
     done = cli("inspect", *words)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"error: {line}")
+
+
+def test_a_folder_of_a_size_of_its_own_is_described_with_what_it_was_made_for(cli, tmp_path):
+    own_size.pipeline().save_pretrained(tmp_path / "own")
+    done = cli("inspect", "own", "--device", "cpu", "--dtype", "float32")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("own: own, folder in diffusers' layout\n  preset       bundled\n")
+    assert "\n  answers      the clean clip (x₀)\n" in done.out
+    assert (
+        "\n  made for     64x64 in 2 steps, motion 8 to 24 (frames per second), interpolation and loops too\n"
+        in done.out
+    )
+    assert re.search(r"\n    vae +0\.01 M +0\.0 MB\n", done.out)
+    assert re.search(r"\n    together +\d\.\d\d M +[\d.]+ MB\n", done.out)
+    assert "16 frames at 64x64 (preset bundled, 2 steps of 1 pass) in float32 on cpu" in done.out
+    assert re.search(r"\n  arithmetic   [\d.]+ GFLOP: encoding ", done.out)
+    found = report(cli("inspect", "own", "--json", "--device", "cpu", "--dtype", "float32", "--size", "128x64"))
+    assert (found["presets"], found["weights"]["architecture"]) == (["bundled"], None)
+    assert found["run"]["size"] == [64, 128]
+    assert cli("inspect", "own", "--preset", "512").errors == [
+        "error: preset 512 does not fit: the weights say bundled; leave it out."
+    ]

@@ -140,7 +140,10 @@ ERRORS = {
     "web address": (["https://example.org/a.png"], "is a web address, where a file is wanted; download the picture"),
     "huge": (["photo.png", "--size", "99968x64"], "width must be at most 4096 pixels, got 99968; try 4096."),
     "folder": (["photo.png", "-o", "gone/clip.mp4"], "there is no folder "),
-    "preset": (["photo.png", "--preset", "2048"], "preset must be one of 256, 512, 1024, 512_interp, got '2048'."),
+    "preset": (
+        ["photo.png", "--preset", "2048"],
+        "preset must be one of 256, 512, 1024, 512_interp, bundled, got '2048'.",
+    ),
     "long prompt": (["photo.png", "word " * 500], "prompt must be at most 2000 characters, got 2500"),
 }
 
@@ -182,12 +185,28 @@ def test_a_model_that_cannot_be_loaded_ends_in_one_line(cli, photo, flags, said)
     assert done.err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("command", "wanted"), [("animate", "512"), ("loop", "interp")])
-def test_without_any_model_the_ways_to_get_one_are_named(cli, photo, command, wanted):
-    done = cli(command, photo)
-    assert done.code == 2
-    assert f'"dynamicrafter download {wanted}"' in done.errors[0]
-    assert "--model seeded:tiny" in done.errors[0]
+def test_without_any_other_model_the_bundled_one_makes_the_clip(cli, photo, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Animator, "from_pretrained", lambda name, **_: asked.append(name) or load_afresh("seeded:tiny"))
+    for command in ("animate", "loop"):
+        done = cli(command, photo, "-o", "clip.npy", "--steps", "1", "--frames", "4")
+        assert done.code == 0
+        assert done.err.splitlines()[0] == "No --model given; using bundled (the small model of the package)"
+    assert asked == ["bundled", "bundled"]
+
+
+@pytest.mark.parametrize("name", [(), ("--model", "bundled")])
+def test_options_are_held_against_the_bundled_preset_where_it_is_used(cli, photo, other_photo, monkeypatch, name):
+    monkeypatch.setattr("dynamicrafter.cli.make._load", raising(OutputError("as far as this.")))
+    between = cli("interpolate", photo, other_photo, *name, "--motion", "24")
+    assert between.err.splitlines()[-1] == "error: as far as this."
+    assert "warning" not in between.err
+    assert "motion 30 is outside the range that preset bundled was tuned for, 8 to 24" in cli(
+        "animate", photo, *name, "--motion", "30"
+    ).err  # fmt: skip
+    assert cli("animate", photo, *name, "--frames", "17").errors == [
+        "error: frames must be between 1 and 16, got 17; try 16."
+    ]
 
 
 def test_a_model_that_was_chosen_for_want_of_a_name_is_said(cli, photo, monkeypatch, tmp_path):

@@ -104,11 +104,12 @@ class TestFindLocal:
 
 class TestBestLocal:
     def test_the_largest_model_for_the_task_wins(self, cache):
-        assert [hub.best_local(task) for task in ("animate", "interpolate", "loop")] == [None, None, None]
+        for task in ("animate", "interpolate", "loop"):
+            assert hub.best_local(task).preset == "bundled"
+            assert hub.best_local(task).path == Path(hub.__file__).parents[1] / "bundled"
         for name in ("256", "512_interp", "512", "1024"):
             cache.add_preset(name)
             best = hub.best_local("animate")
-            assert best is not None
             assert best.preset == (name if name != "512_interp" else "256")
         assert hub.best_local("interpolate").preset == hub.best_local("loop").preset == "512_interp"
 

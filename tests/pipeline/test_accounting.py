@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from dynamicrafter.architectures import FULL, TINY
-from dynamicrafter.checkpoints.networks import build_empty
+from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
 from dynamicrafter.pipeline.accounting import CallCost, count_call, estimate_run
 from dynamicrafter.pipeline.memory import activation_bytes, fits_together
 from dynamicrafter.presets import get_preset
@@ -50,7 +50,8 @@ def estimate(**changes):
         "dtype": torch.bfloat16,
         "memory_bytes": 24 * 10**9,
     }
-    return estimate_run(TINY, get_preset("512"), **settings | changes)
+    networks = {name: build_empty(name, TINY, get_preset("512")).to("meta") for name in COMPONENTS}
+    return estimate_run(networks, **settings | changes)
 
 
 # Arithmetic

@@ -160,7 +160,7 @@ def test_a_missing_parent_folder_is_named(folder, tmp_path):
 
 def test_folder_to_folder_is_refused_with_what_a_target_looks_like(folder, tmp_path):
     message = refused(folder, tmp_path / "other", error=InputError)
-    assert "let the target end in .safetensors or .ckpt, got other." in message
+    assert "name a --dtype to write it in, or a target that ends in .safetensors or .ckpt, got other." in message
 
 
 def test_a_full_disk_is_told_before_anything_is_written(folder, tmp_path, monkeypatch):

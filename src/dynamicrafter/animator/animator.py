@@ -19,6 +19,7 @@ from dynamicrafter.animator.devices import choose_device, choose_dtype
 from dynamicrafter.animator.options import AnimateOptions, Mode, check_names
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError
+from dynamicrafter.hub import best_local
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.presets import Preset
@@ -72,7 +73,7 @@ class Animator:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path,
+        model: str | Path | None = None,
         *,
         preset: str | None = None,
         encoders: str | Path | None = None,
@@ -83,7 +84,8 @@ class Animator:
         """Load a model by name, folder or file and put it on a device.
 
         Args:
-            model: see `DynamiCrafterPipeline.from_pretrained`.
+            model: see `DynamiCrafterPipeline.from_pretrained`; None for the largest that is on this machine and was
+                made to animate, or else the package's own small one.
             preset: which released checkpoint a file descends from, where the file can't tell.
             encoders: file or folder with CLIP's towers, for a file without.
             device: cpu, cuda, cuda:N or mps; None for the best there is.
@@ -93,6 +95,7 @@ class Animator:
         Raises:
             InputError: no such device or dtype, no such model, or weights that can't be used.
         """
+        model = str(best_local("animate").preset) if model is None else model
         target = choose_device(device)
         options: dict[str, Any] = {"dtype": choose_dtype(dtype, target)}
         if preset is not None:

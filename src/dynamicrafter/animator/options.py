@@ -40,7 +40,7 @@ class AnimateOptions:
     """0 (deterministic sampling) to 1 (fresh noise at every step)."""
     motion: int | None = None
     """The motion number: for preset 256 a frame stride (larger moves more), for the others frames per second (smaller
-    moves more)."""
+    moves more; bundled was made for 8 to 24)."""
     frames: int = NUM_FRAMES
     """Length in frames, 1 to 16."""
     size: tuple[int, int] | None = None

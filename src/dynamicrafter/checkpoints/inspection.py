@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
 
 from dynamicrafter.architectures import Architecture
 from dynamicrafter.checkpoints.keys import PREFIXES, SCHEDULE_BUFFERS, Component, is_unused, published_shapes
@@ -12,6 +15,7 @@ from dynamicrafter.checkpoints.load import missing_encoders
 from dynamicrafter.checkpoints.networks import (
     COMPONENTS,
     Misfit,
+    TensorLike,
     TensorSource,
     build_empty,
     compare,
@@ -31,12 +35,14 @@ class Part:
         parameters: numbers in the tensors that the network reads.
         unread: numbers in those under its prefix that nothing reads.
         dtypes: how many of the tensors that it reads have which dtype.
+        num_bytes: of the tensors that it reads.
     """
 
     component: Component
     parameters: int
     unread: int
     dtypes: dict[str, int]
+    num_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,7 @@ class Inspection:
     """What a checkpoint file, a folder of ours or seeded weights hold.
 
     Attributes:
+        architecture: the known size that its networks have; None for a size of its own, as only a folder can have.
         presets: which the tensors allow; several where only the user can tell, none where its rescale is no preset's.
         parts: in the order of `COMPONENTS`; one that is missing has no parameters.
         schedule_tables: how many of the noise schedule's tables are there; they are computed, not read.
@@ -52,7 +59,7 @@ class Inspection:
         num_bytes: of all tensors.
     """
 
-    architecture: Architecture
+    architecture: Architecture | None
     presets: tuple[PresetName, ...]
     parts: tuple[Part, ...]
     schedule_tables: int
@@ -98,11 +105,16 @@ def inspect_source(source: TensorSource, *, name: str) -> Inspection:
 
 
 def _part(source: TensorSource, component: Component, needed: dict[str, tuple[int, ...]], unread: list[str]) -> Part:
-    there = [key for key in needed if key in source]
-    beside = [key for key in unread if key.startswith(PREFIXES[component])]
+    beside = [source.info(key) for key in unread if key.startswith(PREFIXES[component])]
+    return describe_part(component, [source.info(key) for key in needed if key in source], beside)
+
+
+def describe_part(component: Component, read: Sequence[TensorLike], unread: Sequence[TensorLike] = ()) -> Part:
+    """Add up the tensors that a network reads, and those beside them that nothing reads."""
     return Part(
         component=component,
-        parameters=sum(math.prod(source.info(key).shape) for key in there),
-        unread=sum(math.prod(source.info(key).shape) for key in beside),
-        dtypes=dict(Counter(source.info(key).dtype for key in there)),
+        parameters=sum(math.prod(info.shape) for info in read),
+        unread=sum(math.prod(info.shape) for info in unread),
+        dtypes=dict(Counter(info.dtype for info in read)),
+        num_bytes=sum(math.prod(info.shape) * getattr(torch, info.dtype).itemsize for info in read),
     )

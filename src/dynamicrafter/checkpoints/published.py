@@ -15,9 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamicrafter.architectures import Architecture
+from dynamicrafter.architectures import ARCHITECTURES, LATENT_CHANNELS, TEXT_LENGTH, Architecture
 from dynamicrafter.checkpoints.files import DTYPES, TensorFile, TensorInfo, open_tensors
-from dynamicrafter.checkpoints.keys import PREFIXES, REPEATED_TEXT_TABLES, SCHEDULE_BUFFERS, Source, published_shape
+from dynamicrafter.checkpoints.keys import (
+    PREFIXES,
+    REPEATED_TEXT_TABLES,
+    SCHEDULE_BUFFERS,
+    Component,
+    Source,
+    published_shape,
+)
 from dynamicrafter.checkpoints.networks import (
     COMPONENTS,
     Dtypes,
@@ -27,7 +34,6 @@ from dynamicrafter.checkpoints.networks import (
     key_table,
     shapes,
 )
-from dynamicrafter.checkpoints.variants import architecture_of_width
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.hub.folders import PIPELINE_INDEX
 from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, Preset, preset_from_dict
@@ -144,10 +150,12 @@ def open_folder(folder: str | Path) -> FolderTensors:
             f"{folder} holds a {index.get('_class_name')}, not a DynamiCrafterPipeline; name another folder."
         )
     preset = preset_from_dict(index.get("preset"))
-    widths = _read_json(folder / "unet" / "config.json").get("block_out_channels") or [0]
-    architecture = architecture_of_width(widths[0])
+    architecture = published_architecture(folder)
     if architecture is None:
-        raise CheckpointError(f"{folder} holds a UNet of {widths[0]} base channels, a size that is not known here.")
+        raise CheckpointError(
+            f"{folder} holds a model of a size of its own, for which the published layout has no names; use it as the "
+            f"folder that it is."
+        )
     source = FolderTensors(folder, preset, architecture)
     try:
         source._open()
@@ -155,6 +163,33 @@ def open_folder(folder: str | Path) -> FolderTensors:
         source.close()
         raise
     return source
+
+
+def published_architecture(folder: Path) -> Architecture | None:
+    """The size that a folder's networks have, if the published layout knows it; by their settings alone.
+
+    Raises:
+        CheckpointError: settings that can't be read.
+    """
+    files = {name: folder / name / "config.json" for name in COMPONENTS}
+    said = {name: _read_json(file) if file.exists() else {} for name, file in files.items()}
+    return next((known for known in ARCHITECTURES if _is_of(said, known)), None)
+
+
+def _is_of(said: Mapping[Component, Mapping[str, Any]], known: Architecture) -> bool:
+    wanted: dict[Component, dict[str, Any]] = {
+        "unet": {"in_channels": 2 * LATENT_CHANNELS, "norm_num_groups": 32, "init_attention_heads": 8, **known.unet},
+        "image_projector": {"num_queries": 16, **known.projector},
+        "vae": {"_class_name": "AutoencoderKL", "latent_channels": LATENT_CHANNELS, **known.vae},
+        "text_encoder": {"max_position_embeddings": TEXT_LENGTH, **known.text},
+        "image_encoder": known.image,
+    }
+    # Settings that a folder leaves out have the networks' own defaults, which are those of the published size.
+    return all(
+        name not in said[component] or said[component][name] == (list(value) if isinstance(value, tuple) else value)
+        for component, settings in wanted.items()
+        for name, value in settings.items()
+    )
 
 
 def schedule_buffers(preset: Preset) -> dict[str, Tensor]:

@@ -37,8 +37,8 @@ class ModelFlags:
     """What makes the clip, and on what."""
 
     model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best on this machine)")] = None
-    """A preset (256, 512, 1024, interp), a folder, a file or a repository on the hub; or seeded:tiny, which needs no
-    weights and makes noise."""
+    """A preset (256, 512, 1024, interp), a folder, a file or a repository on the hub; or bundled, the small model of
+    the package, which is the default where no preset's weights are."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """Which preset a file descends from, where its keys don't tell."""
     encoders: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None

@@ -9,12 +9,14 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, say
+from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, importing, say
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertCommand:
     """Turn a checkpoint file into a folder in diffusers' layout, or either into a file with the published names.
+
+    From folder to folder, change the number format.
 
     Every tensor comes back with the same bits, those that nothing reads too; only --dtype changes them.
     """
@@ -40,8 +42,9 @@ def run(command: ConvertCommand) -> None:
         InputError: see `pipeline.convert.convert`; an unknown dtype.
     """
     hush_libraries()
-    from dynamicrafter.animator.devices import choose_device, choose_dtype
-    from dynamicrafter.pipeline.convert import convert
+    with importing():
+        from dynamicrafter.animator.devices import choose_device, choose_dtype
+        from dynamicrafter.pipeline.convert import convert
 
     hush_loading_bars(keep_downloads=True)
     say(f"Converting {command.source}…")

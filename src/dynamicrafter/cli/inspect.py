@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
 from dynamicrafter.architectures import FULL
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, one_line
+from dynamicrafter.cli.console import hush_libraries, importing, one_line
 from dynamicrafter.cli.parsing import SIZE
 from dynamicrafter.errors import CheckpointError, InputError, ModelNotFoundError
 from dynamicrafter.presets import NUM_FRAMES, Preset, get_preset
@@ -27,6 +28,8 @@ _LAYOUTS = {
     "flat": "a flat state dict",
     "safetensors": "a safetensors file",
 }
+_PREDICTIONS = {"epsilon": "noise (ε)", "v_prediction": "velocity (v)", "sample": "the clean clip (x₀)"}
+_TERA = 1e12  # below so much arithmetic, it reads better in thousandths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class _Weights:
     where: str
     inspection: Inspection | None
     candidates: tuple[str, ...]
+    folder: Path | None = None  # of networks of a size of their own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,8 @@ def run(command: InspectCommand) -> None:
         InputError: no such model, not DynamiCrafter, or an option that breaks its rule.
     """
     hush_libraries()
+    with importing():
+        import dynamicrafter.pipeline  # noqa: F401
     weights = _look(command)
     preset = _choose(command.preset, weights)
     made = _reckon(command, preset, weights)
@@ -89,14 +95,13 @@ def run(command: InspectCommand) -> None:
     if command.json:
         print(json.dumps(_as_json(weights, made, advice), indent=2))
     else:
-        print("\n".join([*_describe_weights(command.model, weights), "", *_describe_run(weights, made, advice)]))
+        print("\n".join([*_describe_weights(command.model, weights, made), "", *_describe_run(weights, made, advice)]))
 
 
 def _look(command: InspectCommand) -> _Weights:
     from dynamicrafter import hub
     from dynamicrafter.checkpoints.files import open_tensors
     from dynamicrafter.checkpoints.inspection import inspect_source
-    from dynamicrafter.checkpoints.published import open_folder
     from dynamicrafter.pipeline.loading import SEEDED, seeded_source
 
     name = command.model
@@ -114,20 +119,34 @@ def _look(command: InspectCommand) -> _Weights:
             raise missing from None
         return _Weights(where="not on this machine", inspection=None, candidates=(preset.name,))
     if model.kind == "folder":
-        with open_folder(model.path) as folder:
-            found = inspect_source(folder, name=str(model.path))
-        return _Weights(
-            where=f"{model.path}, folder in diffusers' layout", inspection=found, candidates=(folder.preset.name,)
-        )
+        return _look_into_folder(model.path)
     with open_tensors(model.path) as file:
         found = inspect_source(file, name=str(model.path))
     candidates = (model.preset,) if model.preset in found.presets else found.presets
     return _Weights(where=f"{model.path}, {_LAYOUTS[file.layout]}", inspection=found, candidates=candidates)
 
 
+def _look_into_folder(path: Path) -> _Weights:
+    from dynamicrafter.checkpoints.inspection import inspect_source
+    from dynamicrafter.checkpoints.published import open_folder, published_architecture
+    from dynamicrafter.pipeline.folders import inspect_folder
+
+    where = f"{path}, folder in diffusers' layout"
+    if published_architecture(path) is None:
+        found = inspect_folder(path)
+        return _Weights(where=where, inspection=found, candidates=found.presets, folder=path)
+    with open_folder(path) as folder:
+        found = inspect_source(folder, name=str(path))
+    return _Weights(where=where, inspection=found, candidates=(folder.preset.name,))
+
+
 def _choose(asked: str | None, weights: _Weights) -> Preset:
     """The preset to reckon with: the user's, else the first that it may be, else the most common."""
+    from dynamicrafter.pipeline.folders import read_preset
+
     names = weights.candidates
+    if asked is None and weights.folder is not None:
+        return read_preset(weights.folder)
     if asked is None:
         return get_preset((names or ("512",))[0])
     preset = get_preset(asked)
@@ -139,12 +158,19 @@ def _choose(asked: str | None, weights: _Weights) -> Preset:
 def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     from dynamicrafter.animator.devices import choose_device, choose_dtype
     from dynamicrafter.animator.options import AnimateOptions
+    from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
     from dynamicrafter.guidance import plan_passes
     from dynamicrafter.pipeline.accounting import estimate_run
+    from dynamicrafter.pipeline.folders import empty_networks
     from dynamicrafter.pipeline.memory import device_bytes
 
-    architecture = weights.inspection.architecture if weights.inspection else FULL
-    asked = AnimateOptions(steps=command.steps, frames=command.frames, size=command.size or architecture.size)
+    architecture = (weights.inspection.architecture if weights.inspection else None) or FULL
+    if weights.folder is None:
+        networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+    else:
+        networks = empty_networks(weights.folder)
+    usual = architecture.size if weights.folder is None else None
+    asked = AnimateOptions(steps=command.steps, frames=command.frames, size=command.size or usual)
     options = asked.resolved(preset)
     device = choose_device(command.device)
     dtype = choose_dtype(command.dtype, device)
@@ -152,8 +178,7 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     steps, guidance = options.steps or preset.steps, preset.guidance
     passes = len(plan_passes(guidance, rescale=preset.guidance_rescale).passes)
     estimate = estimate_run(
-        architecture,
-        preset,
+        networks,
         height=height,
         width=width,
         num_frames=options.frames,
@@ -188,7 +213,7 @@ def _advise(command: InspectCommand, preset: Preset, weights: _Weights) -> str:
     return ""
 
 
-def _describe_weights(model: str, weights: _Weights) -> Iterator[str]:
+def _describe_weights(model: str, weights: _Weights, made: _Run) -> Iterator[str]:
     yield f"{one_line(model)}: {one_line(weights.where)}"
     found = weights.inspection
     if found is None:
@@ -196,6 +221,26 @@ def _describe_weights(model: str, weights: _Weights) -> Iterator[str]:
         return
     yield f"  preset       {_preset_line(weights)}"
     yield f"  dtype        {', '.join(found.dtypes) or 'none'}, {found.num_bytes / 1e9:.2f} GB"
+    yield from _describe_own(found, made) if found.architecture is None else _describe_published(found)
+
+
+def _describe_own(found: Inspection, made: _Run) -> Iterator[str]:
+    """Networks of a size of their own, all of whose tensors fit, or they would have been refused."""
+    preset = made.preset
+    yield f"  answers      {_PREDICTIONS[preset.prediction]}"
+    yield (
+        f"  made for     {preset.width}x{preset.height} in {preset.steps} steps, motion {preset.motion.low} to "
+        f"{preset.motion.high} ({preset.motion.unit})" + ", interpolation and loops too" * preset.interpolates
+    )
+    yield "  networks     parameters         size"
+    for part in found.parts:
+        yield f"    {part.component:<16} {part.parameters / 1e6:6,.2f} M {part.num_bytes / 1e6:9,.1f} MB"
+    read = sum(part.parameters for part in found.parts)
+    yield f"    {'together':<16} {read / 1e6:6,.2f} M {found.num_bytes / 1e6:9,.1f} MB"
+    yield "  every tensor that the networks need is there, in its shape"
+
+
+def _describe_published(found: Inspection) -> Iterator[str]:
     yield "  networks     parameters   in tensors beside them that nothing reads"
     for part in found.parts:
         beside = f"{part.unread / 1e6:12,.1f} M" if part.unread else ""
@@ -229,11 +274,15 @@ def _describe_run(weights: _Weights, made: _Run, advice: str) -> Iterator[str]:
     cost, (height, width) = made.estimate, made.size
     yield (
         f"A clip of {made.frames} frames at {width}x{height} (preset {made.preset.name}, {made.steps} steps of "
-        f"{made.passes} passes) in {made.dtype} on {made.device}"
+        f"{made.passes} {'pass' if made.passes == 1 else 'passes'}) in {made.dtype} on {made.device}"
     )
-    yield f"  arithmetic   {cost.flops / 1e12:,.1f} TFLOP: encoding {cost.encode_flops / 1e12:,.2f}, denoising " + (
-        f"{cost.denoise_flops / 1e12:,.1f} ({cost.unet_flops / 1e12:,.2f} a pass), decoding "
-        f"{cost.decode_flops / 1e12:,.2f}"
+    prefix, unit = ("T", 1e12) if cost.flops >= _TERA else ("G", 1e9)
+    yield (
+        f"  arithmetic   {cost.flops / unit:,.1f} {prefix}FLOP: encoding {cost.encode_flops / unit:,.2f}, denoising "
+        + (
+            f"{cost.denoise_flops / unit:,.1f} ({cost.unet_flops / unit:,.2f} a pass), decoding "
+            f"{cost.decode_flops / unit:,.2f}"
+        )
     )
     yield (
         f"  memory       {_gb(cost.peak_bytes)} at most: weights {_gb(cost.weight_bytes)}, denoising "
@@ -247,6 +296,10 @@ def _describe_run(weights: _Weights, made: _Run, advice: str) -> Iterator[str]:
         yield f"  too large    for the {_gb(cost.memory_bytes)} of this machine; {way}"
 
 
+def _name_of(found: Inspection) -> str | None:
+    return None if found.architecture is None else found.architecture.name
+
+
 def _gb(count: int) -> str:
     return f"{count / 1e9:,.2f} GB"
 
@@ -254,7 +307,7 @@ def _gb(count: int) -> str:
 def _as_json(weights: _Weights, made: _Run, advice: str) -> dict[str, Any]:
     found, cost = weights.inspection, made.estimate
     derived = {"flops": cost.flops, "peak_bytes": cost.peak_bytes, "fits": cost.fits, "advice": advice or None}
-    described = None if found is None else asdict(found) | {"architecture": found.architecture.name}
+    described = None if found is None else asdict(found) | {"architecture": _name_of(found)}
     return {
         "where": weights.where,
         "presets": list(weights.candidates),

@@ -122,9 +122,9 @@ commands:
   dynamicrafter --version        shows the version
 
 examples:
+  dynamicrafter animate photo.jpg "the camera pans left"   (with the small model of the package)
   dynamicrafter download 512
   dynamicrafter animate photo.jpg "a boat on a stormy sea" -o boat.mp4
-  dynamicrafter animate photo.jpg --model seeded:tiny   (no weights: noise, to try it)
 """
 
 _GROUP_HELP = """\

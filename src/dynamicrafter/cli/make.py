@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from dynamicrafter import hub
 from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.cli.commands import MakeCommand
-from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, minutes
-from dynamicrafter.errors import InputError, ModelNotFoundError
+from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes
+from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.media.formats import find_format
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.video import check_output
-from dynamicrafter.presets import PRESETS, Preset, get_preset
+from dynamicrafter.presets import BUNDLED, PRESETS, Preset, get_preset
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator, Shot
@@ -99,8 +99,9 @@ def _known_preset(command: MakeCommand) -> Preset | None:
     """The model's preset where its name tells; the network's own may be another only for files and folders."""
     if command.model.preset is not None:
         return get_preset(command.model.preset)
+    name = command.model.model or str(hub.best_local(command.mode).preset)
     try:
-        return get_preset((command.model.model or "").removeprefix(SEEDED))
+        return get_preset(name.removeprefix(SEEDED))
     except InputError:
         return None
 
@@ -157,7 +158,8 @@ def _load(command: MakeCommand, progress: Progress) -> Animator:
     flags = command.model
     name = _model_name(command, progress)
     progress.phase(f"Loading {name}…")
-    from dynamicrafter.animator.animator import Animator
+    with importing():
+        from dynamicrafter.animator.animator import Animator
 
     hush_loading_bars(keep_downloads=flags.download and not command.output.quiet)
     animator = Animator.from_pretrained(
@@ -179,14 +181,9 @@ def _model_name(command: MakeCommand, progress: Progress) -> str:
     if command.model.model is not None:
         return command.model.model
     local = hub.best_local(command.mode)
-    if local is None:
-        wanted = "512" if command.mode == "animate" else "interp"
-        raise ModelNotFoundError(
-            f'no model that can {command.mode} is on this machine; run "dynamicrafter download {wanted}" '
-            f"({hub.OFFICIAL_GB} GB), or try the program with --model seeded:tiny, which makes noise."
-        )
     assert local.preset is not None
-    progress.phase(f"No --model given; using {local.preset} ({local.path})")
+    where = "the small model of the package" if local.preset == BUNDLED.name else local.path
+    progress.phase(f"No --model given; using {local.preset} ({where})")
     return local.preset
 
 

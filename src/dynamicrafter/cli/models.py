@@ -25,7 +25,7 @@ def show(_command: ModelsCommand) -> None:
     found += [model for model in hub.list_models_folder() if model.path not in paths]
     for model in found:
         print(f"{model.preset or '?':<12}{model.path}")
-    if not found:
+    if all(model.preset == BUNDLED.name for model in found):
         folder = os.environ.get(hub.MODELS_VARIABLE)
         places = f"the Hugging Face cache or {folder}" if folder else "the Hugging Face cache"
-        say(f"no models in {places}; fetch one with `dynamicrafter download 512`, or set {hub.MODELS_VARIABLE}.")
+        say(f"no published models in {places}; fetch one: `dynamicrafter download 512`, or set {hub.MODELS_VARIABLE}.")

@@ -11,6 +11,7 @@ from typing import Literal
 
 from dynamicrafter.errors import InputError, ModelNotFoundError
 from dynamicrafter.hub.folders import (
+    BUNDLED_FOLDER,
     MODELS_VARIABLE,
     PIPELINE_INDEX,
     USUAL_FILES,
@@ -118,10 +119,14 @@ def find_local(name: str) -> LocalModel | None:
     return LocalModel(path=paths[0], kind="file", preset=preset.name) if paths else None
 
 
-def best_local(task: Literal["animate", "interpolate", "loop"]) -> LocalModel | None:
-    """The largest trained model on this machine that was made for a task; the package's own small one at the last."""
-    names = (*_BEST[task], BUNDLED.name)
-    return next((model for name in names if (model := find_local(name)) is not None), None)
+def best_local(task: Literal["animate", "interpolate", "loop"]) -> LocalModel:
+    """The largest trained model on this machine that was made for a task; where there is none, the package's own.
+
+    Raises:
+        InputError: DYNAMICRAFTER_MODELS names no folder.
+    """
+    found = (model for name in _BEST[task] if (model := find_local(name)) is not None)
+    return next(found, None) or LocalModel(path=BUNDLED_FOLDER, kind="folder", preset=BUNDLED.name)
 
 
 def download(name: str, *, source: Literal["official", "pruned"] = "official") -> Path:

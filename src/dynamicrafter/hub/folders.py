@@ -16,6 +16,7 @@ from dynamicrafter.presets import BUNDLED, PRESETS
 MODELS_VARIABLE = "DYNAMICRAFTER_MODELS"
 PIPELINE_INDEX = "model_index.json"  # diffusers' table of a pipeline's components
 USUAL_FILES = ("model.ckpt", "model.safetensors")
+BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +101,8 @@ def list_models_folder() -> list[LocalModel]:
 
 def bundled_model() -> LocalModel | None:
     """The small trained model that comes with the package; None where it was installed without."""
-    folder = Path(__file__).parents[1] / "bundled"
-    found = (folder / PIPELINE_INDEX).is_file()
-    return LocalModel(path=folder, kind="folder", preset=BUNDLED.name) if found else None
+    found = (BUNDLED_FOLDER / PIPELINE_INDEX).is_file()
+    return LocalModel(path=BUNDLED_FOLDER, kind="folder", preset=BUNDLED.name) if found else None
 
 
 def is_complete_pipeline(folder: Path) -> bool:

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynamicrafter.architectures import CLIP_PIXELS, LATENT_CHANNELS, TEXT_LENGTH, Architecture
+from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty, dtype_for
+from dynamicrafter.checkpoints.networks import dtype_for
+from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
 from dynamicrafter.pipeline.memory import fits_together
-from dynamicrafter.presets import Preset
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +145,7 @@ class RunEstimate:
 
 
 def estimate_run(
-    architecture: Architecture,
-    preset: Preset,
+    networks: Mapping[Component, Any],
     *,
     height: int,
     width: int,
@@ -159,16 +158,17 @@ def estimate_run(
     """Count what a clip costs, from shapes alone; takes a few seconds and reads no weights.
 
     Args:
+        networks: all five, of any size, on the meta device; they are cast to `dtype`.
         height, width: pixels, multiples of 64.
         passes: of a guided step, 1 to 3.
         dtype: that the networks run in; the autoencoder keeps float32 where it is float16.
         memory_bytes: of the device; decides whether the passes go through the UNet side by side.
     """
-    networks: dict[Component, Any] = {
-        name: build_empty(name, architecture, preset).to("meta", dtype_for(name, dtype)) for name in COMPONENTS
-    }
+    for name, network in networks.items():
+        network.to("meta", dtype_for(name, dtype))
     unet, vae = networks["unet"], networks["vae"]
-    latent = {"num_frames": num_frames, "height": height // 8, "width": width // 8}
+    factor = pixels_of_a_latent(vae)
+    latent = {"num_frames": num_frames, "height": height // factor, "width": width // factor}
     together = fits_together(unet, memory_bytes, batch=passes, **latent)
     batch = passes if together else 1
 
@@ -179,8 +179,8 @@ def estimate_run(
     timesteps = _empty(batch, dtype=torch.int64)
     called = count_call(lambda: unet(sample, timesteps, context=context))
 
-    frame = _empty(1, LATENT_CHANNELS, height // 8, width // 8, dtype=vae.dtype)
-    decoded = count_call(lambda: vae.decode(frame).sample)
+    frame = _empty(1, vae.config["latent_channels"], height // factor, width // factor, dtype=vae.dtype)
+    decoded = count_call(lambda: vae.decode(frame, return_dict=False)[0])
     # Decoded frames are kept in float32, and once more when they are joined to a video.
     video = 2 * 3 * num_frames * height * width * torch.float32.itemsize
     return RunEstimate(
@@ -203,7 +203,7 @@ def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
 def _contexts(networks: Mapping[Component, Any], *, passes: int, num_frames: int) -> tuple[Tensor, Tensor]:
     unet, projector = networks["unet"], networks["image_projector"]
     width = unet.config.cross_attention_dim
-    text = _empty(passes, TEXT_LENGTH, width, dtype=unet.dtype)
+    text = _empty(passes, _text_length(networks), width, dtype=unet.dtype)
     return text, _empty(passes, num_frames, projector.config.num_queries, width, dtype=unet.dtype)
 
 
@@ -211,7 +211,7 @@ def _encoding_flops(networks: Mapping[Component, Any], *, passes: int, height: i
     """Prompt and picture, and what stands in for them in an unconditional pass; the picture's latents."""
     contexts = min(passes, 2)
     vision, vae = networks["image_encoder"], networks["vae"]
-    tokens = _empty(contexts, TEXT_LENGTH, dtype=torch.int64)
+    tokens = _empty(contexts, _text_length(networks), dtype=torch.int64)
     pixels = _empty(contexts, 3, CLIP_PIXELS, CLIP_PIXELS, dtype=vision.dtype)
     picture = _empty(1, 3, height, width, dtype=vae.dtype)
     calls = (
@@ -220,3 +220,8 @@ def _encoding_flops(networks: Mapping[Component, Any], *, passes: int, height: i
         lambda: vae.encode(picture),
     )
     return sum(count_call(call).flops for call in calls)
+
+
+def _text_length(networks: Mapping[Component, Any]) -> int:
+    """Tokens of a prompt that the text encoder reads."""
+    return networks["text_encoder"].config.max_position_embeddings

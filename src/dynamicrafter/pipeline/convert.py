@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,17 +14,18 @@ import torch
 from dynamicrafter.checkpoints.files import open_tensors
 from dynamicrafter.checkpoints.keys import is_unused
 from dynamicrafter.checkpoints.load import WithEncoders, open_checkpoint
-from dynamicrafter.checkpoints.networks import TensorSource
+from dynamicrafter.checkpoints.networks import COMPONENTS, TensorSource
 from dynamicrafter.checkpoints.published import (
     EXTRAS_FILE,
     bytes_as,
     lacking_extras,
     open_folder,
+    published_architecture,
     write_lightning,
     write_tensors,
 )
 from dynamicrafter.checkpoints.variants import tell_architecture
-from dynamicrafter.errors import InputError, OutputError
+from dynamicrafter.errors import CheckpointError, InputError, OutputError
 from dynamicrafter.hub import LocalModel, find_encoders, resolve
 from dynamicrafter.hub.folders import PIPELINE_INDEX
 from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
@@ -46,7 +47,7 @@ def convert(
     encoders: str | Path | None = None,
     download: bool = False,
 ) -> Path:
-    """Turn a checkpoint file into a folder, or a folder (or file) into a file of the published layout.
+    """Turn a checkpoint file into a folder, a folder (or file) into a file of the published layout, or cast a folder.
 
     Tensors are mapped and written as they are read. Beside weights, a Lightning file may hold counters and settings of
     its training; they are left behind.
@@ -64,7 +65,9 @@ def convert(
         The target's path.
 
     Raises:
-        CheckpointError: the source can't be read or misfits.
+        CheckpointError: the source can't be read or misfits, or is a folder of a size that the published layout has
+            no names for.
+        InputError: from folder to folder without a dtype.
         ModelNotFoundError: no such source, or no encoders.
         OutputError: the target exists, or can't be written.
     """
@@ -75,10 +78,7 @@ def convert(
     if is_file:
         _to_file(model, target, dtype=dtype, encoders=encoders, download=download)
     elif model.kind == "folder":
-        raise InputError(
-            f"{model.path} is a folder of ours already; to write a file, let the target end in "
-            f"{' or '.join(FILE_SUFFIXES)}, got {target.name}."
-        )
+        _to_other_folder(model.path, target, dtype=dtype)
     else:
         _to_folder(model, target, preset=preset, dtype=dtype, encoders=encoders, download=download)
     return target
@@ -96,22 +96,55 @@ def _to_folder(
     """Write the networks as `save_pretrained` does, and beside them what no network reads."""
     towers = encoders_for(model.path, encoders, download=download)
     pipeline = DynamiCrafterPipeline.from_single_file(model.path, preset=preset, dtype=dtype, encoders=towers)
-    pipeline.register_to_config(_name_or_path=None)  # a path of this machine would go into the folder
     with open_checkpoint(model.path, encoders=towers) as source:
         layers = tell_architecture(source, name=model.path.name).text["num_hidden_layers"]
         extras = [key for key in source.keys() if is_unused(key, text_layers=layers)]
         _check_space(target, bytes_as(source, dtype=dtype))
-        with one_line_errors(target), replacing_folder(target) as aside:
-            pipeline.save_pretrained(aside, max_shard_size=_SHARD)
-            if extras:
-                write_tensors(source, aside / EXTRAS_FILE, keys=extras, dtype=dtype)
-            _share(aside)
+        _save(pipeline, target, extras=source, keys=extras, dtype=dtype)
+
+
+def _to_other_folder(source: Path, target: Path, *, dtype: torch.dtype | None) -> None:
+    """Write a folder again in another number format, whatever its networks' size."""
+    if dtype is None:
+        raise InputError(
+            f"{source} is a folder in diffusers' layout already; name a --dtype to write it in, or a target that ends "
+            f"in {' or '.join(FILE_SUFFIXES)}, got {target.name}."
+        )
+    pipeline = DynamiCrafterPipeline.from_pretrained(source, dtype=dtype)
+    _check_space(target, sum(t.nbytes for name in COMPONENTS for t in getattr(pipeline, name).parameters()))
+    with ExitStack() as stack:
+        extras = stack.enter_context(open_tensors(path)) if (path := source / EXTRAS_FILE).exists() else None
+        _save(pipeline, target, extras=extras, keys=None, dtype=dtype)
+
+
+def _save(
+    pipeline: DynamiCrafterPipeline,
+    target: Path,
+    *,
+    extras: TensorSource | None,
+    keys: Sequence[str] | None,
+    dtype: torch.dtype | None,
+) -> None:
+    """Write a pipeline as a folder, and beside it what no network reads."""
+    for part in (pipeline, pipeline.unet, pipeline.image_projector, pipeline.vae):
+        if part.config.get("_name_or_path"):
+            part.register_to_config(_name_or_path=None)  # a path of this machine would go into the folder
+    with one_line_errors(target), replacing_folder(target) as aside:
+        pipeline.save_pretrained(aside, max_shard_size=_SHARD)
+        if extras is not None and (keys is None or keys):
+            write_tensors(extras, aside / EXTRAS_FILE, keys=keys, dtype=dtype)
+        _share(aside)
 
 
 def _to_file(
     model: LocalModel, target: Path, *, dtype: torch.dtype | None, encoders: str | Path | None, download: bool
 ) -> None:
     """Write the published names and shapes."""
+    if model.kind == "folder" and published_architecture(model.path) is None:
+        raise CheckpointError(
+            f"{target.name} can't be written: the published layout has no names for a model of this size; use a "
+            f"folder in diffusers' layout, which every command here loads."
+        )
     with _published(model, encoders, download=download) as source:
         lacking = lacking_extras(source, tell_architecture(source, name=str(model.path)))
         if lacking:

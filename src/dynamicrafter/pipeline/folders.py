@@ -19,14 +19,16 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModel
 
 from dynamicrafter.checkpoints.files import open_tensors
-from dynamicrafter.checkpoints.networks import shapes
+from dynamicrafter.checkpoints.inspection import Inspection, describe_part
+from dynamicrafter.checkpoints.keys import Component
+from dynamicrafter.checkpoints.networks import COMPONENTS, Misfit, shapes
 from dynamicrafter.checkpoints.sniff import printable
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.hub.folders import PIPELINE_INDEX, shortened
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
-from dynamicrafter.presets import preset_from_dict
+from dynamicrafter.presets import Preset, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 SCHEDULER = "scheduler"
@@ -57,15 +59,59 @@ def check_folder(folder: Path, *, given: Collection[str] = (), variant: str | No
         CheckpointError: other classes than ours, settings that no network can be built from or that lead elsewhere, or
             parameters that are missing, misshapen, left over or kept in anything but safetensors.
     """
-    index = _read_json(folder / PIPELINE_INDEX)
-    kinds = _check_classes(folder, index)
-    preset_from_dict(index.get("preset"))
+    kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
+    read_preset(folder)
     for name, kind in kinds.items():
         if name in given:
             continue
         network = _build(kind, folder / name)
         if isinstance(network, nn.Module):
             _check_weights(folder / name, shapes(network), variant)
+
+
+def read_preset(folder: Path) -> Preset:
+    """What a folder says of its size, sampling and motion number.
+
+    Raises:
+        CheckpointError: no table of contents that can be read.
+        InputError: a preset that can't be read.
+    """
+    return preset_from_dict(_read_json(folder / PIPELINE_INDEX).get("preset"))
+
+
+def empty_networks(folder: Path) -> dict[Component, Any]:
+    """The five networks of a folder by its settings, on the meta device; reads no weights.
+
+    Raises:
+        CheckpointError: other classes than ours, or settings that no network can be built from.
+    """
+    kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
+    return {name: _build(kinds[name], folder / name).to("meta").eval() for name in COMPONENTS}
+
+
+def inspect_folder(folder: Path) -> Inspection:
+    """Take stock of a folder whose networks may be of any size; reads no tensor.
+
+    Raises:
+        CheckpointError: what `check_folder` refuses.
+    """
+    check_folder(folder)
+    parts = []
+    for name in COMPONENTS:
+        infos = []
+        for file in _weights(folder / name, None):
+            with open_tensors(file) as tensors:
+                infos += [tensors.info(key) for key in tensors]
+        parts.append(describe_part(name, infos))
+    return Inspection(
+        architecture=None,
+        presets=(read_preset(folder).name,),
+        parts=tuple(parts),
+        schedule_tables=0,
+        missing_encoders=(),
+        misfit=Misfit(),
+        num_bytes=sum(part.num_bytes for part in parts),
+    )
 
 
 def _check_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type[Any]]:
