@@ -56,3 +56,16 @@ def test_it_is_saved_and_loaded_with_its_statistics(tmp_path) -> None:
     again = PatchAutoencoder.from_pretrained(tmp_path)
     for name, tensor in vae.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_positions_stand_in_the_last_two_channels_and_leave_the_pixels_alone() -> None:
+    plain, placed = small(), small()
+    placed.register_to_config(position_slope=0.25)
+    pixels = torch.rand(1, 3, 32, 48) * 2 - 1
+    with torch.no_grad():
+        without, latents = (vae.encode(pixels).latent_dist.mean for vae in (plain, placed))
+        added = (latents - without)[0]
+        assert added[:4].abs().max() == 0
+        assert torch.allclose(added[4], torch.tensor([-0.375, -0.125, 0.125, 0.375])[:, None].expand(4, 6), atol=1e-5)
+        assert torch.allclose(added[5], torch.linspace(-0.625, 0.625, 6).expand(4, 6), atol=1e-5)
+        assert torch.allclose(placed.decode(latents).sample, plain.decode(without).sample, atol=1e-5)

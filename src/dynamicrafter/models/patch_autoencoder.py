@@ -59,6 +59,9 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         decoder_width, decoder_depth: the same on the way back.
         detail_width, detail_depth: of the decoder's branch at half the pixels' resolution.
         scaling_factor: what the pipeline multiplies latents by; the latents' own statistics are in buffers.
+        position_slope: how much the last two channels rise from each row to the next, and from each column to the next,
+            about the frame's centre. A motion such as a zoom depends on the place, which a convolutional denoiser can
+            otherwise only tell from the frame's borders (CoordConv, arXiv:1807.03247). Decoding takes it away again.
     """
 
     @register_to_config
@@ -73,6 +76,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         detail_width: int = 64,
         detail_depth: int = 2,
         scaling_factor: float = 1.0,
+        position_slope: float = 0.0,
     ) -> None:
         super().__init__()
         patch = 3 * patch_size**2
@@ -107,17 +111,27 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         """Pixels (n, 3, h, w) in [-1, 1] → the posterior of (n, c, h/p, w/p); as AutoencoderKL answers."""
         patches = F.pixel_unshuffle(pixels, self.config["patch_size"])
         latents = self.linear_in(patches) + self.branch_in(patches)
-        posterior = Posterior((latents - _column(self.latent_mean)) / _column(self.latent_std))
+        scaled = (latents - _column(self.latent_mean)) / _column(self.latent_std)
+        posterior = Posterior(scaled + self._positions(scaled))
         return _Encoded(posterior) if return_dict else (posterior,)
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> Any:
         """Latents (n, c, h, w) → pixels (n, 3, h·p, w·p), about [-1, 1]."""
-        latents = latents * _column(self.latent_std) + _column(self.latent_mean)
+        latents = (latents - self._positions(latents)) * _column(self.latent_std) + _column(self.latent_mean)
         whole = F.pixel_shuffle(self.linear_out(latents), self.config["patch_size"])
         fine = F.pixel_unshuffle(whole, _LAST)
         features = self.branch_out(latents) + self.detail_in(fine)
         pixels = F.pixel_shuffle(fine + self.detail(features), _LAST)
         return _Decoded(pixels) if return_dict else (pixels,)
+
+    def _positions(self, latents: Tensor) -> Tensor:
+        """What is added to latents (n, c, h, w): (c, h, w), zero but in the last two channels."""
+        channels, height, width = latents.shape[1:]
+        slope = self.config["position_slope"]
+        positions = latents.new_zeros(channels, height, width)
+        positions[-2] = slope * (torch.arange(height).to(latents) - (height - 1) / 2)[:, None]
+        positions[-1] = slope * (torch.arange(width).to(latents) - (width - 1) / 2)
+        return positions
 
     @torch.no_grad()
     def start_from_components(self, mean: Tensor, components: Tensor, std: Tensor, *, power: float = 0.5) -> None:
