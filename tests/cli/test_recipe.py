@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynamicrafter.animator.adapters import Adapter
 from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.cli.recipe import read_recipe
 from dynamicrafter.errors import InputError
@@ -13,6 +14,7 @@ METADATA = {
     "generator": "dynamicrafter 0.1.0",
     "mode": "animate",
     "model": {"name": "seeded:tiny", "preset": "512", "hash": ""},
+    "lora": [{"path": "mine.safetensors", "scale": 0.5, "hash": "0" * 16}],
     "prompt": "a boat",
     "pictures": [{"path": "photo.png", "sha256": "0" * 64}],
     "options": AnimateOptions(steps=3, size=(64, 128)).as_dict() | {"size": [64, 128]},  # as JSON gives it back
@@ -35,6 +37,7 @@ def test_metadata_gives_back_what_it_was_made_from():
     assert recipe.options == AnimateOptions(steps=3, size=(64, 128))
     assert (recipe.mode, recipe.prompt, recipe.sample, recipe.model) == ("animate", "a boat", 2, "seeded:tiny")
     assert [picture.path for picture in recipe.pictures] == ["photo.png"]
+    assert recipe.loras == (Adapter(path=Path("mine.safetensors"), scale=0.5, hash="0" * 16),)
     assert (recipe.fps, recipe.crf) == ("24000/1001", 30)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import dynamicrafter
+from dynamicrafter.animator.adapters import Adapter, LoraLike, parse_adapters
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.devices import choose_device, choose_dtype
 from dynamicrafter.animator.options import AnimateOptions, Mode, check_names
@@ -22,6 +23,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.hub import best_local
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.pipeline import DynamiCrafterPipeline
+from dynamicrafter.pipeline.lora import lora_file
 from dynamicrafter.presets import Preset
 from dynamicrafter.randomness import generator_for
 
@@ -69,6 +71,7 @@ class Animator:
         self.pipeline = pipeline
         self.model = model
         self.model_hash = model_hash
+        self.loras: tuple[Adapter, ...] = ()
 
     @classmethod
     def from_pretrained(
@@ -80,6 +83,7 @@ class Animator:
         device: str | None = None,
         dtype: str | None = None,
         download: bool = False,
+        lora: LoraLike | Iterable[LoraLike] = (),
     ) -> Animator:
         """Load a model by name, folder or file and put it on a device.
 
@@ -91,10 +95,12 @@ class Animator:
             device: cpu, cuda, cuda:N or mps; None for the best there is.
             dtype: float32, bfloat16 or float16; None for what suits the device.
             download: fetch what is not on this machine.
+            lora: adapters to put on it, as `load_lora` takes them: one, or several.
 
         Raises:
-            InputError: no such device or dtype, no such model, or weights that can't be used.
+            InputError: no such device or dtype, no such model, or weights or adapters that can't be used.
         """
+        adapters = parse_adapters(lora)
         model = str(best_local("animate").preset) if model is None else model
         target = choose_device(device)
         options: dict[str, Any] = {"dtype": choose_dtype(dtype, target)}
@@ -104,7 +110,27 @@ class Animator:
             options["encoders"] = encoders
         pipeline = DynamiCrafterPipeline.from_pretrained(model, download=download, **options)
         pipeline.to(target)
-        return cls(pipeline, model=str(model), model_hash=_hash_of(pipeline))
+        animator = cls(pipeline, model=str(model), model_hash=_hash_of(pipeline))
+        for adapter in adapters:
+            animator.load_lora(adapter)
+        return animator
+
+    def load_lora(self, lora: LoraLike) -> None:
+        """Put adapters on the model, beside those that it has; all clips from now on are made with them.
+
+        Args:
+            lora: a `.safetensors` file that `train` or diffusers wrote, or a folder that holds one; "FILE:SCALE" or
+                `Adapter(path=…, scale=…)` for another strength than 1.
+
+        Raises:
+            InputError: no such file, a file of something else or for another model, or peft is not installed.
+        """
+        [adapter] = parse_adapters([lora])
+        file = lora_file(adapter.path)
+        names = [f"lora-{number}" for number in range(len(self.loras) + 1)]
+        self.pipeline.load_lora_weights(file, adapter_name=names[-1])
+        self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
+        self.pipeline.set_adapters(names, [each.scale for each in self.loras])
 
     @property
     def preset(self) -> Preset:
@@ -201,6 +227,7 @@ class Animator:
             "generator": f"dynamicrafter {dynamicrafter.__version__}",
             "mode": shot.mode,
             "model": {"name": self.model, "preset": self.preset.name, "hash": self.model_hash},
+            "lora": [adapter.as_dict() for adapter in self.loras],
             "prompt": shot.prompt,
             "pictures": [
                 {"path": str(source) if isinstance(source, str | Path) else None, "sha256": picture_hash(picture)}

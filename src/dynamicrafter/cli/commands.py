@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, arg
+from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, UseAppendAction, arg
 
 from dynamicrafter.animator.options import AnimateOptions, Mode
 from dynamicrafter.cli.parsing import PICTURE, SIZE
@@ -43,6 +43,8 @@ class ModelFlags:
     """Which preset a file descends from, where its keys don't tell."""
     encoders: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
     """File or folder with CLIP's encoders, for a pruned file without them."""
+    lora: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FILE[:SCALE]", help_behavior_hint="")]] = ()
+    """Adapters to put on the model, and how strongly they work (default: 1); may be given several times."""
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best there is)")] = None
     """cpu, cuda, cuda:N or mps."""
     dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: what suits the device)")] = None

@@ -136,6 +136,8 @@ def _check(command: EvaluateCommand) -> None:
         raise InputError(f"suite must be bundled, got {suite.suite!r}.")
     if suite.num_clips < 1:
         raise InputError(f"clips must be at least 1, got {suite.num_clips}; try 100.")
+    if suite.suite is None and command.model.lora:
+        raise InputError("lora changes the clips of a --suite, and none that are there; leave it out.")
     if suite.suite is not None and command.model.model is None:
         raise InputError("model is missing; name the one to examine: --suite bundled --model NAME.")
     if mode is not None and mode not in get_args(Mode):
@@ -317,6 +319,7 @@ def _load(command: EvaluateCommand, progress: Progress) -> Animator:
         device=flags.device,
         dtype=flags.dtype,
         download=flags.download,
+        lora=flags.lora,
     )
     animator.pipeline.set_progress_bar_config(disable=True)
     return animator

@@ -17,6 +17,7 @@ from dynamicrafter.media.video import read_metadata
 from dynamicrafter.presets import BUNDLED, PRESETS
 
 if TYPE_CHECKING:
+    from dynamicrafter.animator.adapters import Adapter
     from dynamicrafter.animator.animator import Animator
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def repeated(given: Command) -> Command:
         model=ModelFlags(
             model=recipe.model,
             preset=recipe.preset if _is_file(Path(recipe.model)) else None,
+            lora=() if given.model.lora else tuple(str(find_adapters(kept, clip=recipe.clip)) for kept in recipe.loras),
             device=_device_if_here(recipe.device),
             dtype=recipe.dtype,
         ),
@@ -96,6 +98,38 @@ def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
         if picture_hash(read_picture(path)) == stored.sha256:
             return path
     raise InputError(f"{found[0]} is not the picture that {clip} was made of: its pixels differ; {remedy}.")
+
+
+def find_adapters(stored: Adapter, *, clip: Path) -> Adapter:
+    """The file of a clip's adapters: where it was, seen from here or from the clip, or beside the clip.
+
+    One with other weights stands in, with a warning.
+
+    Raises:
+        InputError: it is not there.
+    """
+    from dynamicrafter.animator.adapters import is_there
+    from dynamicrafter.checkpoints.files import fingerprint
+    from dynamicrafter.pipeline.lora import lora_file
+
+    then = stored.path
+    places = (then, clip.parent / then, clip.parent / then.name)
+    found = {path: fingerprint(file) for path in places if is_there(path) and (file := lora_file(path)).is_file()}
+    if not found:
+        raise InputError(
+            f"{clip} was made with the adapters {str(then)!r}, which are not there; name them with --lora FILE:SCALE, "
+            f"or leave them out with --lora none."
+        )
+    path = next((path for path, now in found.items() if now == stored.hash), next(iter(found)))
+    if found[path] != stored.hash:
+        logger.warning(
+            "%s: the adapters %s changed from %s to %s; the clip may come out otherwise.",
+            clip,
+            path,
+            stored.hash or "unknown",
+            found[path],
+        )
+    return replace(stored, path=path)
 
 
 def _is_ours(model: str) -> bool:

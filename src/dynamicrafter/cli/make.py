@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamicrafter import hub
+from dynamicrafter.animator.adapters import parse_adapters
 from dynamicrafter.animator.options import AnimateOptions
-from dynamicrafter.cli.commands import MakeCommand
+from dynamicrafter.cli.commands import MakeCommand, ModelFlags
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
@@ -83,7 +84,18 @@ def check(command: MakeCommand) -> list[Path]:
                 f"tokens, some 300 characters, are read."
             )
     _check_options(command)
+    check_adapters(command.model)
     return _check_outputs(command)
+
+
+def check_adapters(flags: ModelFlags) -> None:
+    """Raises InputError unless every file of --lora is there and holds adapters."""
+    adapters = parse_adapters(flags.lora)
+    if adapters:
+        from dynamicrafter.pipeline.lora import check_lora_file
+
+        for adapter in adapters:
+            check_lora_file(adapter.path)
 
 
 def _check_options(command: MakeCommand) -> None:
@@ -169,6 +181,7 @@ def _load(command: MakeCommand, progress: Progress) -> Animator:
         device=flags.device,
         dtype=flags.dtype,
         download=flags.download,
+        lora=flags.lora,
     )
     if command.recipe is not None:
         from dynamicrafter.cli.like import warn_of_differences

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+from dynamicrafter.animator.adapters import Adapter
 from dynamicrafter.animator.options import AnimateOptions, Mode
 from dynamicrafter.errors import InputError
 
@@ -34,6 +35,7 @@ class Recipe:
     model: str
     preset: str
     model_hash: str
+    loras: tuple[Adapter, ...]
     device: str
     dtype: str
     generator: str
@@ -78,6 +80,7 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
         model=model.get("name", str),
         preset=model.get("preset", str),
         model_hash=model.get("hash", str),
+        loras=tuple(_adapter(_Fields(kept, clip)) for kept in values.get("lora", list)),
         device=values.get("device", str),
         dtype=values.get("dtype", str),
         generator=values.get("generator", str),
@@ -85,6 +88,14 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
         fps=output.get("fps", str),
         crf=output.get("crf", int, type(None)),
     )
+
+
+def _adapter(values: _Fields) -> Adapter:
+    path, scale = values.get("path", str), values.get("scale", int, float)
+    try:
+        return Adapter(path=Path(path), scale=float(scale), hash=values.get("hash", str))
+    except (InputError, OverflowError):
+        raise InputError(f"{values.clip} can't be repeated: it gives adapters the scale {scale}.") from None
 
 
 class _Fields:

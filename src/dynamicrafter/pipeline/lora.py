@@ -97,19 +97,34 @@ def write_lora(path: Path, tensors: Mapping[str, Tensor], *, rank: int, alpha: f
     save_file(dict(tensors), path, metadata={"format": "pt", LORA_ADAPTER_METADATA_KEY: text})
 
 
+def lora_file(source: str | Path, weight_name: str = WEIGHTS) -> Path:
+    """The file of adapters that a path means: itself, or the one of a folder."""
+    path = Path(source)
+    return path / weight_name if path.is_dir() else path
+
+
+def check_lora_file(source: str | Path) -> None:
+    """Check what can be checked of adapters without the model that they are for.
+
+    Raises:
+        CheckpointError: the file is not there, can't be read, or holds something else.
+    """
+    tensors, _, name = _read(source, WEIGHTS)
+    _check_names(tensors, name=name)
+
+
 def _read(source: str | Path | Mapping[str, Tensor], weight_name: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Tensors, settings from the header, and how to call the source."""
     if isinstance(source, Mapping):
         return dict(source), {}, "the given adapter"
-    path = Path(source).expanduser()
-    path = path / weight_name if path.is_dir() else path
+    path = lora_file(Path(source).expanduser(), weight_name)
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not there; name a .safetensors file of adapters.")
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(LORA_ADAPTER_METADATA_KEY)
             settings = {} if header is None else json.loads(header)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is not there; name a .safetensors file of adapters.") from None
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} can't be read as adapters ({printable(str(error))}).") from error
     if not isinstance(settings, dict):
@@ -123,10 +138,7 @@ def _check(tensors: Mapping[str, Tensor], unet: nn.Module, *, name: str) -> tupl
     Raises:
         CheckpointError: strange names, modules that aren't there, shapes that don't fit, or several ranks.
     """
-    strange = [key for key in tensors if not key.startswith(f"{_UNET}.") or not key.endswith(_PARTS)]
-    if strange or not tensors:
-        first = printable(strange[0]) if strange else "nothing"
-        raise CheckpointError(f"{name} holds {first}, where adapters of a DynamiCrafter UNet are expected.")
+    _check_names(tensors, name=name)
     shapes: dict[str, tuple[int, ...]] = {}
     for key, module in unet.named_modules():
         weight = getattr(module, "weight", None)
@@ -149,6 +161,13 @@ def _check(tensors: Mapping[str, Tensor], unet: nn.Module, *, name: str) -> tupl
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise CheckpointError(f"{name} holds values that are no numbers; it is damaged.")
     return modules, rank
+
+
+def _check_names(tensors: Mapping[str, Tensor], *, name: str) -> None:
+    strange = [key for key in tensors if not key.startswith(f"{_UNET}.") or not key.endswith(_PARTS)]
+    if strange or not tensors:
+        first = printable(strange[0]) if strange else "nothing"
+        raise CheckpointError(f"{name} holds {first}, where adapters of a DynamiCrafter UNet are expected.")
 
 
 def _module(key: str) -> str:
