@@ -116,3 +116,12 @@ def test_adapters_are_no_published_checkpoint(tmp_path):
     _, checkpoint = trained(config)
     with pytest.raises(InputError, match=r"written as \.safetensors"):
         export(config, checkpoint, tmp_path / "adapters.ckpt")
+
+
+def test_a_written_model_tells_no_path_of_the_machine_it_was_trained_on(tmp_path):
+    base = tmp_path / "base"
+    DynamiCrafterPipeline.from_pretrained("seeded:tiny").save_pretrained(base)
+    config = small(tmp_path / "run", steps=1, model=str(base))
+    folder = export(config, train(config, stream=FakeClips()).checkpoint)
+    for file in folder.rglob("*.json"):
+        assert str(tmp_path) not in file.read_text(), file

@@ -117,6 +117,13 @@ def _to_other_folder(source: Path, target: Path, *, dtype: torch.dtype | None) -
         _save(pipeline, target, extras=extras, keys=None, dtype=dtype)
 
 
+def forget_paths(pipeline: DynamiCrafterPipeline) -> None:
+    """Clear where the networks were loaded from, which would go into a folder that others get."""
+    for part in (pipeline, pipeline.unet, pipeline.image_projector, pipeline.vae):
+        if part.config.get("_name_or_path"):
+            part.register_to_config(_name_or_path=None)
+
+
 def _save(
     pipeline: DynamiCrafterPipeline,
     target: Path,
@@ -126,9 +133,7 @@ def _save(
     dtype: torch.dtype | None,
 ) -> None:
     """Write a pipeline as a folder, and beside it what no network reads."""
-    for part in (pipeline, pipeline.unet, pipeline.image_projector, pipeline.vae):
-        if part.config.get("_name_or_path"):
-            part.register_to_config(_name_or_path=None)  # a path of this machine would go into the folder
+    forget_paths(pipeline)
     with one_line_errors(target), replacing_folder(target) as aside:
         pipeline.save_pretrained(aside, max_shard_size=_SHARD)
         if extras is not None and (keys is None or keys):

@@ -11,7 +11,7 @@ import torch
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.folders import PIPELINE_INDEX
 from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
-from dynamicrafter.pipeline.convert import FILE_SUFFIXES, convert
+from dynamicrafter.pipeline.convert import FILE_SUFFIXES, convert, forget_paths
 from dynamicrafter.pipeline.lora import WEIGHTS, lora_state, write_lora
 from dynamicrafter.training import checkpoints
 from dynamicrafter.training.config import TrainConfig
@@ -51,6 +51,7 @@ def export(config: TrainConfig, checkpoint: Path, target: Path | None = None, *,
     pipeline.unet.disable_gradient_checkpointing()
     for name, dtype in kept.items():
         torch.nn.Module.to(getattr(pipeline, name), dtype)
+    forget_paths(pipeline)
     if target.suffix.lower() in FILE_SUFFIXES:
         return _write_file(pipeline, target)
     with one_line_errors(target):
