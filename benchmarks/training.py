@@ -85,7 +85,8 @@ def reading(folder: Path, count: int) -> None:
         limits.append(seconds(lambda position=position: decode_alone(path, position)))
     sample, limit = statistics.median(ours), statistics.median(limits)
     print(
-        f"reading 16 frames at 512×320, stride {STRIDE}: {sample:.3f} s; decoding alone {limit:.3f} s; {sample / limit:.2f}×"
+    what = f"reading 16 frames at 512×320, stride {STRIDE}"
+    print(f"{what}: {sample:.3f} s; decoding alone {limit:.3f} s; {sample / limit:.2f}×")
     )
 
 
