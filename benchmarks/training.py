@@ -84,10 +84,8 @@ def reading(folder: Path, count: int) -> None:
         ours.append(seconds(lambda position=position: dataset.draw(position)))
         limits.append(seconds(lambda position=position: decode_alone(path, position)))
     sample, limit = statistics.median(ours), statistics.median(limits)
-    print(
     what = f"reading 16 frames at 512×320, stride {STRIDE}"
     print(f"{what}: {sample:.3f} s; decoding alone {limit:.3f} s; {sample / limit:.2f}×")
-    )
 
 
 def write_video(path: Path, *, width: int = 596, height: int = 336, frames: int = 600) -> None:
