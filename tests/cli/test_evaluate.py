@@ -93,7 +93,7 @@ def test_a_folder_stands_for_its_clips(cli, moving, tmp_path):
         (("--suite", "all", "--model", "seeded:tiny"), "suite must be bundled"),
         (("--suite", "bundled", "--model", "seeded:tiny", "--clips", "0"), "clips must be at least 1, got 0"),
         (("--suite", "bundled", "--model", "seeded:tiny", "--expect", "still"), "a suite knows what it asks for"),
-        (("clip.npy", "--steps", "3"), "clips, steps and save go with --suite"),
+        (("clip.npy", "--steps", "3"), "clips, kinds, steps and save go with --suite"),
         (("clip.npy", "--expect", "sideways"), "expect must be one of still, pan left"),
         (("clip.npy", "--mode", "dance"), "mode must be one of animate"),
         (("clip.npy", "--nominal", "1,2"), "nominal must be three numbers"),

@@ -183,3 +183,11 @@ def test_a_model_that_only_animates_is_asked_for_nothing_else():
     assert {case.mode for case in cases} == {"animate"}
     with pytest.raises(InputError, match="clips must be at least 1"):
         bundled_cases(0, size=(64, 64), motions=(24,))
+
+
+@pytest.mark.usefixtures("synthetic")
+def test_a_suite_asks_for_the_kinds_it_is_told_and_knows_no_others():
+    cases = bundled_cases(20, size=(64, 64), motions=(24,), kinds=["zoom out"])
+    assert {case.kind for case in cases} == {"zoom out"}
+    with pytest.raises(InputError, match="kinds must be of pan left, zoom out, snow, got 'moonwalk'"):
+        bundled_cases(20, size=(64, 64), motions=(24,), kinds=["zoom out", "moonwalk"])

@@ -74,6 +74,8 @@ class SuiteFlags:
     """Make clips with --model and measure them: bundled uses pictures and wordings that the bundled model never saw."""
     num_clips: Annotated[int, arg(name="clips", metavar="INT")] = 100
     """How many clips the suite makes."""
+    kinds: Annotated[str | None, arg(metavar="LIST", help_behavior_hint="(default: all)")] = None
+    """Motions that the suite asks for, such as "pan left,pan right"."""
     steps: Annotated[int | None, arg(help_behavior_hint="(default: the model's)")] = None
     """Denoising steps of the suite's clips."""
     save: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
@@ -129,7 +131,7 @@ def _check(command: EvaluateCommand) -> None:
             "--suite bundled --model NAME."
         )
     if suite.suite is None and suite != SuiteFlags():
-        raise InputError("clips, steps and save go with --suite; leave them out, or pass --suite bundled.")
+        raise InputError("clips, kinds, steps and save go with --suite; leave them out, or pass --suite bundled.")
     if suite.suite is not None and (command.asked, command.judges) != (AskedFlags(), JudgeFlags()):
         raise InputError("a suite knows what it asks for; leave out what clips are held against or judged by.")
     if suite.suite not in (None, "bundled"):
@@ -339,6 +341,7 @@ def _examine(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
         size=(preset.height, preset.width),
         motions=motions,
         modes=get_args(Mode) if preset.interpolates else ("animate",),
+        kinds=None if command.suite.kinds is None else [kind.strip() for kind in command.suite.kinds.split(",")],
     )
     began, done = time.monotonic(), 0
 

@@ -47,6 +47,7 @@ def bundled_cases(
     size: tuple[int, int],
     motions: Sequence[int],
     modes: Collection[str] = ("animate", "loop", "interpolate"),
+    kinds: Collection[str] | None = None,
     num_frames: int = 16,
 ) -> list[Case]:
     """Cases from the held-out pictures and wordings of `data.synthetic`; of ten, one loops and one interpolates.
@@ -59,15 +60,20 @@ def bundled_cases(
         size: (height, width) in pixels.
         motions: motion numbers to go through.
         modes: what the model can do; "animate" stands in for the others.
+        kinds: the motions to ask for; None for all.
         num_frames: of the clips; interpolation ends where its motion would be then.
 
     Raises:
-        InputError: no clips, or the extra that brings the pictures is not installed.
+        InputError: no clips, an unknown kind, or the extra that brings the pictures is not installed.
     """
     if num_clips < 1:
         raise InputError(f"clips must be at least 1, got {num_clips}; try 100.")
     synthetic: Any = extra("dynamicrafter.data.synthetic")
     pictures, wordings = synthetic.held_out_pictures(), synthetic.held_out_wordings()
+    unknown = sorted(set(kinds or ()) - set(wordings))
+    if unknown:
+        raise InputError(f"kinds must be of {', '.join(wordings)}, got {unknown[0]!r}.")
+    wordings = {kind: texts for kind, texts in wordings.items() if not kinds or kind in kinds}
     pools = {
         "animate": list(wordings),
         "loop": [kind for kind in wordings if kind not in KINDS] or list(wordings),
@@ -77,9 +83,9 @@ def bundled_cases(
     for number in range(num_clips):
         mode = _TURNS.get(number % 10, "animate")
         mode = mode if mode in modes else "animate"
-        kinds = pools[mode]
-        turn, place = divmod(sum(case.mode == mode for case in cases), len(kinds))
-        kind, motion = kinds[place], motions[turn % len(motions)]
+        pool = pools[mode]
+        turn, place = divmod(sum(case.mode == mode for case in cases), len(pool))
+        kind, motion = pool[place], motions[turn % len(motions)]
         name, picture = pictures[(turn + place) % len(pictures)]
         nominal = _nominal(synthetic.nominal_motion, motion, size)
         case = Case(
