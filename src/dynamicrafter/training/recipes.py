@@ -77,9 +77,9 @@ def finetune_bundled() -> TrainConfig:
         output=Path("finetune-bundled"),
         data=DataConfig(size=(BUNDLED.height, BUNDLED.width), max_stride=1),
         objective=ObjectiveConfig(condition="first", high_noise=0.8),
-        optimizer=OptimizerConfig(lr=3e-4),
+        optimizer=OptimizerConfig(name="muon", lr=3e-4, weight_decay=0.0),
         schedule=ScheduleConfig(warmup=10, decay="linear", decay_from=0.5),
-        steps=150,
+        steps=200,
         batch_size=1,
         accumulation=1,
         gradient_checkpointing=False,
@@ -96,7 +96,7 @@ def lora_bundled() -> TrainConfig:
         output=Path("lora-bundled"),
         trains="lora",
         lora=LoraConfig(rank=16, alpha=16.0),
-        optimizer=replace(base.optimizer, lr=3e-3, weight_decay=0.0),
+        optimizer=replace(base.optimizer, lr=3e-3, matrix_lr=0.02),
     )
 
 
