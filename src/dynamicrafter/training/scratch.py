@@ -35,6 +35,7 @@ AUTOENCODER = "autoencoder"  # its folder in the run's
 AUTOENCODER_SECONDS = 2400.0  # on one core of the machine of docs/benchmarks.md
 LATENT_CHANNELS = 16
 CONTEXT_WIDTH = 64
+POSITION_SLOPE = 0.5  # with 0.18, zooms and rotations did not begin
 TEXT_LENGTH = 24  # tokens: of more, padding would drown the words
 _IMAGE_WIDTH = 96
 
@@ -138,7 +139,9 @@ class Curriculum:
 def _autoencoder(folder: Path, *, seed: int) -> PatchAutoencoder:
     """The run's autoencoder: read from its folder, or trained and kept there."""
     if not (folder / "config.json").is_file():
-        autoencoder = PatchAutoencoder(latent_channels=LATENT_CHANNELS, decoder_depth=4, detail_depth=4)
+        autoencoder = PatchAutoencoder(
+            latent_channels=LATENT_CHANNELS, decoder_depth=4, detail_depth=4, position_slope=POSITION_SLOPE
+        )
         train_autoencoder(autoencoder, seconds=AUTOENCODER_SECONDS, seed=seed)
         with replacing_folder(folder) as aside:
             autoencoder.save_pretrained(aside)
