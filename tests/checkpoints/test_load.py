@@ -180,7 +180,7 @@ def test_a_latent_rescale_of_no_preset_is_refused(tmp_path, asked):
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path):
     path = write_flat(tmp_path / "weights.ckpt", published("tiny1024"))
-    assert refusal(path, preset="2048") == "preset must be one of 256, 512, 1024, 512_interp, got '2048'."
+    assert refusal(path, preset="2048") == "preset must be one of 256, 512, 1024, 512_interp, bundled, got '2048'."
 
 
 # Without encoders
