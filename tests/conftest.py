@@ -10,5 +10,6 @@ import torch
 
 torch.set_num_threads(1)
 
-# A runner in the background hands down an ignored Ctrl-C, and the tests of it would wait in vain.
+# A runner in the background hands down an ignored Ctrl-C or hang-up, and the tests of them would wait in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
