@@ -15,7 +15,8 @@ from tyro.conf import Positional, arg
 
 from dynamicrafter.animator.options import Mode
 from dynamicrafter.cli.commands import ModelFlags, Switch
-from dynamicrafter.cli.console import Progress, hush_loading_bars, minutes
+from dynamicrafter.cli.console import Progress, minutes
+from dynamicrafter.cli.make import load_animator
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file
 
@@ -310,19 +311,7 @@ def _towers(command: EvaluateCommand) -> Any:
 def _load(command: EvaluateCommand, progress: Progress) -> Animator:
     flags = command.model
     assert flags.model is not None
-    progress.phase(f"Loading {flags.model}…")
-    from dynamicrafter.animator.animator import Animator
-
-    hush_loading_bars(keep_downloads=flags.download and not command.quiet)
-    animator = Animator.from_pretrained(
-        flags.model,
-        preset=flags.preset,
-        encoders=flags.encoders,
-        device=flags.device,
-        dtype=flags.dtype,
-        download=flags.download,
-        lora=flags.lora,
-    )
+    animator = load_animator(flags.model, flags, progress, quiet=command.quiet)
     animator.pipeline.set_progress_bar_config(disable=True)
     return animator
 

@@ -165,16 +165,14 @@ def _same_file(path: Path, other: Path) -> bool:
     return path.exists() and path.samefile(other)
 
 
-def _load(command: MakeCommand, progress: Progress) -> Animator:
-    """Load the model, the slow part of starting."""
-    flags = command.model
-    name = _model_name(command, progress)
+def load_animator(name: str, flags: ModelFlags, progress: Progress, *, quiet: bool) -> Animator:
+    """Load the model `name` as the flags say."""
     progress.phase(f"Loading {name}…")
     with importing():
         from dynamicrafter.animator.animator import Animator
 
-    hush_loading_bars(keep_downloads=flags.download and not command.output.quiet)
-    animator = Animator.from_pretrained(
+    hush_loading_bars(keep_downloads=flags.download and not quiet)
+    return Animator.from_pretrained(
         name,
         preset=flags.preset,
         encoders=flags.encoders,
@@ -183,6 +181,11 @@ def _load(command: MakeCommand, progress: Progress) -> Animator:
         download=flags.download,
         lora=flags.lora,
     )
+
+
+def _load(command: MakeCommand, progress: Progress) -> Animator:
+    """Load the model, the slow part of starting."""
+    animator = load_animator(_model_name(command, progress), command.model, progress, quiet=command.output.quiet)
     if command.recipe is not None:
         from dynamicrafter.cli.like import warn_of_differences
 
