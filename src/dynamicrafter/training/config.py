@@ -19,9 +19,9 @@ Precision = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveConfig:
-    """Which noise level, conditions and picture a sample gets. (SPEC of the published training: 5 % each)"""
+    """Which noise level, conditions and picture a sample gets."""
 
-    drop: float = 0.05  # p: text alone, text with image, and image alone are dropped with this probability each
+    drop: float = 0.05  # probability that text alone, text with image, or image alone is dropped; each 5 % as published
     condition: Literal["random", "first"] = "random"  # the frame that the clip is animated from
     ends: float = 0.0  # share of samples that get first and last frame instead, as for interpolation
     high_noise: float = 0.0  # share of timesteps drawn from `high_noise_from` … 999 only; the rest from all
