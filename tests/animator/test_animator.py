@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 from dynamicrafter import AnimateOptions, Animator, Clip, DynamiCrafterPipeline
-from dynamicrafter.animator.animator import Shot, picture_hash
+from dynamicrafter.animator.animator import Shot
 from dynamicrafter.animator.devices import choose_device, choose_dtype
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub import LocalModel
+from dynamicrafter.media.pictures import picture_hash
 from dynamicrafter.media.video import read_clip, read_metadata
 from tiny import pipeline
 

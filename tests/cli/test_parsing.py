@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamicrafter.animator.options import AnimateOptions
+from dynamicrafter.animator.options import AnimateOptions, parse_size
 from dynamicrafter.cli.commands import AnimateCommand, ClipFlags, DownloadCommand, InterpolateCommand, LoopCommand
-from dynamicrafter.cli.parsing import UsageError, parse, parse_size
+from dynamicrafter.cli.parsing import UsageError, parse
 
 FLAGS = {  # another value than the default for every option of a clip, as typed
     "steps": ("7", 7),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -17,11 +16,11 @@ import dynamicrafter
 from dynamicrafter.animator.adapters import Adapter, LoraLike, parse_adapters
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.devices import choose_device, choose_dtype
-from dynamicrafter.animator.options import AnimateOptions, Mode, check_names
+from dynamicrafter.animator.options import PER_SHOT, AnimateOptions, Mode, check_names
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub import best_local
-from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.media.pictures import picture_hash, read_picture
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.pipeline.lora import lora_file
 from dynamicrafter.presets import Preset
@@ -31,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 PictureLike = str | Path | Image.Image | np.ndarray
 OnStep = Callable[[int, int], None]
-
-PER_SHOT = frozenset({"motion", "negative", "seed"})  # options that may differ within a batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,11 +238,6 @@ class Animator:
             "dtype": str(self.pipeline.unet.dtype).removeprefix("torch."),
             "torch": torch.__version__,
         }
-
-
-def picture_hash(picture: Image.Image) -> str:
-    """sha256 of a picture's size and RGB pixels, which stays the same when the file is renamed or re-encoded."""
-    return hashlib.sha256(repr(picture.size).encode() + picture.convert("RGB").tobytes()).hexdigest()
 
 
 def _shot(mode: Mode, settings: dict[str, Any], **subject: Any) -> Shot:

@@ -6,6 +6,7 @@ Importable without torch, so that a command line can show its help at once.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from types import NoneType
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Mode = Literal["animate", "interpolate", "loop"]
+
+PER_SHOT = frozenset({"motion", "negative", "seed"})  # options that may differ within a batch
+LONGEST_PROMPT = 2000  # characters; far more than the 75 tokens that are read, and short enough for any file's note
+_SHOWN = 50  # characters of a wrong size that a message repeats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +135,28 @@ def _within(name: str, value: float | None, low: float, high: float) -> None:
     if value is None or not low <= value <= high:  # so written, NaN is refused too
         near = low if value is None or not value > high else high
         raise InputError(f"{name} must be between {low} and {high}, got {value}; try {near}.")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of a size that is written as people do, width first: 1024x576.
+
+    Raises:
+        ValueError: written otherwise.
+    """
+    sides = re.fullmatch(r"\s*(\d{1,6})\s*[x×*]\s*(\d{1,6})\s*", text, flags=re.IGNORECASE)
+    if sides is None:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise ValueError(f"must be width x height in pixels, such as 1024x576, got {shown!r}.")
+    return int(sides[2]), int(sides[1])
+
+
+def check_prompt(name: str, text: str) -> None:
+    """Raises InputError where a prompt or a negative one is longer than `LONGEST_PROMPT`."""
+    if len(text) > LONGEST_PROMPT:
+        raise InputError(
+            f"{name} must be at most {LONGEST_PROMPT} characters, got {len(text)}; shorten it: no more than 75 "
+            f"tokens, some 300 characters, are read."
+        )
 
 
 def check_names(names: Iterable[str]) -> None:

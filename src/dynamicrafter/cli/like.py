@@ -12,7 +12,7 @@ from dynamicrafter.cli.commands import ClipFlags, MakeCommand, ModelFlags, Outpu
 from dynamicrafter.cli.recipe import Recipe, StoredPicture, read_recipe
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
-from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.media.pictures import picture_hash, read_picture
 from dynamicrafter.media.video import read_metadata
 from dynamicrafter.presets import BUNDLED, PRESETS
 
@@ -85,8 +85,6 @@ def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
     Raises:
         InputError: the path wasn't kept, or leads to no picture, or to another one.
     """
-    from dynamicrafter.animator.animator import picture_hash
-
     remedy = f"name the picture: dynamicrafter … PICTURE --like {clip}"
     if stored.path is None:
         raise InputError(f"{clip} doesn't say where its picture was, which came from a program; {remedy}.")

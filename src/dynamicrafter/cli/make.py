@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dynamicrafter import hub
 from dynamicrafter.animator.adapters import parse_adapters
-from dynamicrafter.animator.options import AnimateOptions
+from dynamicrafter.animator.options import AnimateOptions, check_prompt
 from dynamicrafter.cli.commands import MakeCommand, ModelFlags
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes
 from dynamicrafter.errors import InputError
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_TAKES = 1000
-LONGEST_PROMPT = 2000  # characters; far more than the 75 tokens that are read, and short enough for any file's note
 
 
 def run(command: MakeCommand) -> None:
@@ -77,12 +76,8 @@ def check(command: MakeCommand) -> list[Path]:
                 f"--like CLIP."
             )
         read_picture(picture)
-    for name, text in (("prompt", command.prompt), ("negative", command.clip.negative)):
-        if len(text) > LONGEST_PROMPT:
-            raise InputError(
-                f"{name} must be at most {LONGEST_PROMPT} characters, got {len(text)}; shorten it: no more than 75 "
-                f"tokens, some 300 characters, are read."
-            )
+    check_prompt("prompt", command.prompt)
+    check_prompt("negative", command.clip.negative)
     _check_options(command)
     check_adapters(command.model)
     return _check_outputs(command)

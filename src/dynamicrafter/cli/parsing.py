@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
+from dynamicrafter.animator.options import parse_size
 from dynamicrafter.errors import InputError
 
 T = TypeVar("T")
@@ -66,18 +67,6 @@ def suggest(word: str, known: Sequence[str]) -> str:
     """A question that names the closest of `known`, or nothing where none is close."""
     close = difflib.get_close_matches(word, known, n=1)
     return f" did you mean {close[0]}?" if close else ""
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of a size that is written as people do, width first: 1024x576.
-
-    Raises:
-        ValueError: written otherwise.
-    """
-    sides = re.fullmatch(r"\s*(\d{1,6})\s*[x×*]\s*(\d{1,6})\s*", text, flags=re.IGNORECASE)
-    if sides is None:
-        raise ValueError(f"must be width x height in pixels, such as 1024x576, got {_short(text)!r}.")
-    return int(sides[2]), int(sides[1])
 
 
 SIZE = Spec(

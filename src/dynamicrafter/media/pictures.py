@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import warnings
@@ -71,6 +72,11 @@ def read_picture(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
         raise InputError(f"{path} may not be read by this user; change its permissions or copy it.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the picture's name.") from None
+
+
+def picture_hash(picture: Image.Image) -> str:
+    """sha256 of a picture's size and RGB pixels, which stays the same when the file is renamed or re-encoded."""
+    return hashlib.sha256(repr(picture.size).encode() + picture.convert("RGB").tobytes()).hexdigest()
 
 
 def _check_is_file(path: Path, source: str | os.PathLike[str]) -> None:
