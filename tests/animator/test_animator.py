@@ -13,7 +13,9 @@ from dynamicrafter import AnimateOptions, Animator, Clip, DynamiCrafterPipeline
 from dynamicrafter.animator.animator import Shot
 from dynamicrafter.animator.devices import choose_device, choose_dtype
 from dynamicrafter.errors import InputError
+from dynamicrafter.evaluation.fidelity import reconstruct
 from dynamicrafter.hub import LocalModel
+from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import picture_hash
 from dynamicrafter.media.video import read_clip, read_metadata
 from tiny import pipeline
@@ -127,6 +129,19 @@ def test_a_clip_saves_itself_and_can_change_its_pace(animator, pictures, tmp_pat
     assert fps == Fraction(24000, 1001)
 
 
+@pytest.mark.parametrize("mode", ["animate", "interpolate", "loop"])
+def test_a_pinned_clip_begins_and_ends_with_what_the_autoencoder_makes_of_its_pictures(animator, pictures, mode):
+    settings = {"options": QUICK, "pin_first_frame": True, "deterministic": True}
+    words = pictures[:2] if mode == "interpolate" else pictures[:1]
+    clip = getattr(animator, mode)(*words, "waves", **settings)
+    assert clip.metadata["options"]["pin_first_frame"] is True
+    kept = [reconstruct(animator.pipeline, frame_picture(picture, (64, 64))) for picture in words]
+    assert np.array_equal(clip.frames[0], kept[0])
+    assert np.array_equal(clip.frames[-1], kept[-1]) == (mode == "interpolate")  # a loop's last frame is left out
+    free = getattr(animator, mode)(*words, "waves", **settings | {"pin_first_frame": False})
+    assert decibels(free.frames[0], kept[0]) < 20
+
+
 def test_motion_outside_the_tuned_range_warns(animator, pictures, caplog):
     animator.animate(pictures[0], options=QUICK, motion=60)
     assert "motion 60 is outside the range that preset 512 was tuned for, 15 to 30" in caplog.text
@@ -163,6 +178,7 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
         ({"steps": True}, "steps must be of type int, got True"),
         ({"guidance": "strong"}, "guidance must be of type int or float, got 'strong'"),
         ({"deterministic": 1}, "deterministic must be of type bool, got 1"),
+        ({"pin_first_frame": "yes"}, "pin_first_frame must be of type bool, got 'yes'"),
         ({"fit": 3}, "fit must be of type str, got 3"),
         ({"size": (64, 64.0)}, "size must be a height and a width in pixels"),
         ({"negative": None}, "negative must be of type str, got None"),

@@ -7,7 +7,7 @@ from PIL import Image
 from dynamicrafter.media.video import read_metadata, write_clip
 
 TINY = ("--model", "seeded:tiny", "--steps", "2", "--frames", "4")
-FLAGS = ("--seed", "5", "--motion", "20", "--dtype", "float32", "--deterministic")
+FLAGS = ("--seed", "5", "--motion", "20", "--dtype", "float32", "--deterministic", "--pin-first-frame")
 
 
 @pytest.fixture

@@ -25,6 +25,9 @@ FLAGS = {  # another value than the default for every option of a clip, as typed
 }
 
 
+SWITCHES = {"deterministic": "--deterministic", "pin_first_frame": "--pin-first-frame"}
+
+
 def animate(*words: str, default: AnimateCommand | None = None) -> AnimateCommand:
     return parse(AnimateCommand, words, prog="dynamicrafter animate", default=default)
 
@@ -39,11 +42,12 @@ def complaint(*words: str) -> str:
 
 
 def test_every_option_of_a_clip_has_a_flag_of_its_own_name():
-    assert {field.name for field in dataclasses.fields(AnimateOptions)} == set(FLAGS) | {"deterministic"}
+    assert {field.name for field in dataclasses.fields(AnimateOptions)} == set(FLAGS) | set(SWITCHES)
     for name, (typed, value) in FLAGS.items():
         options = animate("photo.jpg", f"--{name.replace('_', '-')}", typed).clip
         assert options == dataclasses.replace(ClipFlags(), **{name: value})
-    assert animate("photo.jpg", "--deterministic").clip == ClipFlags(deterministic=True)
+    for name, flag in SWITCHES.items():
+        assert animate("photo.jpg", flag).clip == ClipFlags(**{name: True})
 
 
 def test_flags_that_are_left_out_are_the_options_own_defaults():

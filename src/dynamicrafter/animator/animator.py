@@ -204,6 +204,7 @@ class Animator:
             motion=[shot.options.motion or 0 for shot in shots],
             generator=[generator_for(shot.options.seed, item=shot.item, sample=shot.sample) for shot in shots],
             deterministic_image_latents=options.deterministic,
+            pin_first_frame=options.pin_first_frame,
             output_type="uint8",
             return_dict=False,
             callback_on_step_end=after_step,

@@ -56,6 +56,8 @@ class AnimateOptions:
     """What to steer away from."""
     deterministic: bool = False
     """Condition on the mean of the picture's latents instead of a random sample of them."""
+    pin_first_frame: bool = False
+    """Hold the first frame to the picture at every step; in interpolation and loops, the last frame to its own too."""
 
     def resolved(self, preset: Preset, *, mode: Mode = "animate") -> AnimateOptions:
         """The same options with every None replaced by the preset's value, all checked.

@@ -30,6 +30,7 @@ class ClipFlags(AnimateOptions):
     ] = None
     negative: Annotated[str, arg(metavar="TEXT", help_behavior_hint="(default: nothing)")] = ""
     deterministic: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
+    pin_first_frame: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

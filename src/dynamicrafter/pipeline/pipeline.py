@@ -46,6 +46,7 @@ from dynamicrafter.pipeline.inputs import (
 from dynamicrafter.pipeline.loading import SEEDED, check_options, file_components, seeded_components
 from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
+from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.pipeline.turns import in_turn
 from dynamicrafter.presets import NUM_FRAMES, Preset, check_frame_size, preset_from_dict
@@ -206,6 +207,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
         deterministic_image_latents: bool = False,
+        pin_first_frame: bool = False,
         guidance_batching: Batching = "auto",
         decode_chunk_size: int | None = None,
         output_type: OutputType = "pil",
@@ -235,6 +237,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             latents: (b, 4, f, h/8, w/8), noise to start from instead of the generator's.
             prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts.
             deterministic_image_latents: condition on the posterior's mean instead of a sample of it.
+            pin_first_frame: hold the first frame to `image` at every step, and the last to `last_image` if given.
             guidance_batching: the passes of a step as one batch ("together"), one after the other ("separate"), or
                 as memory allows; the result differs by rounding only.
             decode_chunk_size: frames decoded at a time.
@@ -302,6 +305,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             motion=motions,
             eta=eta,
             generator=generator,
+            pinned=PinnedFrames.at_ends(first_latents, last_latents, num_frames) if pin_first_frame else None,
             on_step_end=callback_on_step_end,
             tensor_inputs=callback_on_step_end_tensor_inputs,
         )

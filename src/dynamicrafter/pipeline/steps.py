@@ -21,6 +21,7 @@ from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.pipeline.autoencoder import Autoencoder, decode_frames, encode_pictures, pixels_of_a_latent
 from dynamicrafter.pipeline.memory import passes_fit_together
 from dynamicrafter.pipeline.passes import PassContexts, project_passes, run_passes
+from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
@@ -191,6 +192,7 @@ class PipelineSteps(DiffusionPipeline):
         eta: float,
         generator: Generators = None,
         step_noise: Sequence[Tensor] | None = None,
+        pinned: PinnedFrames | None = None,
         on_step_end: OnStepEnd | None = None,
         tensor_inputs: Sequence[str] = ("latents",),
     ) -> Tensor:
@@ -201,12 +203,15 @@ class PipelineSteps(DiffusionPipeline):
             contexts, plan: the guidance passes, as `prepare_contexts` and `plan_passes` give them.
             motion: (b,).
             step_noise: for each step (b, 4, f, h, w), instead of the generator's.
+            pinned: frames that are known, and held to that.
             on_step_end, tensor_inputs: as in `__call__`.
 
         Returns:
             (b, 4, f, h, w), float32.
         """
         motion = motion.to(latents.device)
+        if pinned is not None:
+            latents = pinned.begin(latents, self.scheduler)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
@@ -221,6 +226,8 @@ class PipelineSteps(DiffusionPipeline):
                     contexts = contexts.separate()
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts)
                 guided = combine(outputs, plan)
+                if pinned is not None:
+                    guided = pinned.answer(guided, latents, timestep, self.scheduler)
                 noise = None if step_noise is None else step_noise[index]
                 latents = self.scheduler.step(
                     guided, timestep, latents, eta=eta, noise=noise, generator=generator, return_dict=False
@@ -232,7 +239,7 @@ class PipelineSteps(DiffusionPipeline):
                 bar.update()
                 if self._interrupt:
                     break
-        return latents
+        return latents if pinned is None else pinned.end(latents, self.scheduler)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:

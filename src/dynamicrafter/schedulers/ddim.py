@@ -203,6 +203,15 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         level = self._training_levels(clean, noise, timesteps)
         return prediction_target(clean, noise, level, prediction=self._prediction)
 
+    def level(self, timestep: int) -> Level[float]:
+        """Signal, noise and latent scale of a training timestep, 0 … `num_train_timesteps` − 1."""
+        return self._schedule.level(timestep)
+
+    @property
+    def final_scale(self) -> float:
+        """Latent scale at which the run that `set_timesteps` chose leaves its latents; 1 is that of clean ones."""
+        return self._levels(self.timesteps[-1])[1].scale
+
     def _use(self, steps: list[int], device: str | torch.device | None = None) -> None:
         self.timesteps = torch.tensor(steps, dtype=torch.int64, device=device)
         self._next: dict[int, int | None] = dict(zip(steps, [*steps[1:], None], strict=True))
