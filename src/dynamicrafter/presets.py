@@ -18,6 +18,9 @@ PresetName = Literal["256", "512", "1024", "512_interp", "bundled"]
 
 NUM_TRAIN_TIMESTEPS = 1000
 NUM_FRAMES = 16  # the length that the released checkpoints were trained on
+MAX_FRAMES = 512  # of a clip that is made in windows of that length
+SMALLEST_WINDOW = 4  # of which two frames may be the pictures that a clip begins and ends with
+WINDOW_STRIDE = 4  # frames from one window's beginning to the next one's (arXiv:2310.15169, §4.1)
 SIZE_MULTIPLE = 64  # pixels: 8 for the autoencoder times 8 for the UNet's three halvings
 LARGEST_SIDE = 4096  # pixels: four times the largest preset's; a slip of the hand would fill any memory
 OUTPUT_FPS = 8
@@ -198,6 +201,26 @@ def check_frame_size(height: int, width: int) -> None:
             raise InputError(f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}.")
         if value > LARGEST_SIDE:
             raise InputError(f"{name} must be at most {LARGEST_SIDE} pixels, got {value}; try {LARGEST_SIDE}.")
+
+
+def auto_size(preset: Preset, picture: tuple[int, int]) -> tuple[int, int]:
+    """The frame (height, width) in a picture's shape with about as many pixels as the preset's.
+
+    Args:
+        picture: its height and width.
+
+    Raises:
+        InputError: a picture so long that its frame would be longer than `LARGEST_SIDE`.
+    """
+    area, (height, width) = preset.height * preset.width, picture
+    sides = ((area * height / width) ** 0.5, (area * width / height) ** 0.5)
+    high, wide = (max(SIZE_MULTIPLE, round(side / SIZE_MULTIPLE) * SIZE_MULTIPLE) for side in sides)
+    if max(high, wide) > LARGEST_SIDE:
+        raise InputError(
+            f"size auto needs a picture whose frame is at most {LARGEST_SIDE} pixels long, got {wide}x{high} for a "
+            f"picture of {width}x{height}; name a size, such as {preset.width}x{preset.height}."
+        )
+    return high, wide
 
 
 def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:

@@ -166,14 +166,17 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
         ({"steps": 2.5}, "steps must be of type int, got 2.5"),
         ({"seed": -1}, "seed must be between 0 and"),
         ({"seed": 10**400}, "seed must be between 0 and"),
-        ({"frames": 17}, "frames must be between 1 and 16, got 17"),
+        ({"frames": 513}, "frames must be between 1 and 512, got 513"),
+        ({"window": 17}, "window must be between 4 and 16, got 17; try 16"),
+        ({"window": 3}, "window must be between 4 and 16, got 3; try 4"),
+        ({"window": 8, "window_stride": 9}, "window_stride must be between 1 and 8, got 9; try 8"),
         ({"eta": 1.5}, "eta must be between 0 and 1, got 1.5"),
         ({"guidance": float("nan")}, "guidance must be between 0 and 100, got nan"),
         ({"guidance_rescale": -0.1}, "guidance_rescale must be between 0 and 1"),
         ({"motion": 0}, "motion must be between 1 and 1000, got 0"),
         ({"size": (320, 500)}, "width must be a positive multiple of 64 pixels, got 500; try 512"),
         ({"size": (0, 64)}, "height must be a positive multiple of 64 pixels, got 0; try 64"),
-        ({"size": 64}, "size must be a height and a width in pixels, got 64"),
+        ({"size": 64}, 'size must be a height and a width in pixels or "auto", got 64'),
         ({"fit": "crop"}, "fit must be one of cover, contain, stretch, got 'crop'"),
         ({"steps": True}, "steps must be of type int, got True"),
         ({"guidance": "strong"}, "guidance must be of type int or float, got 'strong'"),
@@ -182,6 +185,7 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
         ({"fit": 3}, "fit must be of type str, got 3"),
         ({"size": (64, 64.0)}, "size must be a height and a width in pixels"),
         ({"negative": None}, "negative must be of type str, got None"),
+        ({"size": "large"}, "size must be a height and a width in pixels or \"auto\", got 'large'"),
         ({"stepps": 3}, "unknown options stepps; known are"),
     ],
 )
@@ -192,10 +196,46 @@ def test_options_that_break_a_rule_are_refused_in_one_line(animator, pictures, s
 
 
 def test_interpolation_needs_two_frames_and_a_last_picture(animator, pictures):
-    with pytest.raises(InputError, match="frames must be between 2 and 16, got 1"):
+    with pytest.raises(InputError, match="frames must be between 2 and 512, got 1"):
         animator.interpolate(pictures[0], pictures[1], frames=1)
     with pytest.raises(InputError, match="last_image must be given"):
         animator.run([Shot(image=pictures[0], mode="interpolate", options=QUICK)])
+
+
+def test_size_auto_goes_by_the_first_picture_and_is_kept_as_what_it_came_to(animator, pictures):
+    wide = pictures[0].resize((300, 80))
+    clip = animator.interpolate(wide, pictures[1], options=QUICK, frames=2, size="auto")
+    assert clip.frames.shape[1:3] == (64, 128)  # 64·64 pixels at 80:300 are 33×124
+    assert clip.metadata["options"]["size"] == (64, 128)
+    again = animator.interpolate(wide, pictures[1], options=AnimateOptions.from_dict(clip.metadata["options"]))
+    assert np.array_equal(again.frames, clip.frames)
+
+
+def test_pictures_of_one_batch_must_come_to_the_same_size(animator, pictures):
+    options = replace(QUICK, frames=1, size="auto")
+    shots = [Shot(image=picture, options=options) for picture in (pictures[0], pictures[1].resize((300, 80)))]
+    with pytest.raises(InputError, match=r"must have the same size, got \(64, 128\), \(64, 64\); run them apart"):
+        animator.run(shots)
+    assert {clip.frames.shape for clip in animator.run([shots[0]] * 2)} == {(1, 64, 64, 3)}
+
+
+def test_a_long_clip_is_made_again_from_its_metadata_and_its_windows_matter(animator, pictures):
+    long = replace(QUICK, steps=1, frames=20, window=8, window_stride=3)
+    clip = animator.animate(pictures[0], "waves", options=long)
+    assert clip.frames.shape == (20, 64, 64, 3)
+    kept = AnimateOptions.from_dict(clip.metadata["options"])
+    assert (kept.frames, kept.window, kept.window_stride) == (20, 8, 3)
+    assert np.array_equal(animator.animate(pictures[0], "waves", options=kept).frames, clip.frames)
+    for change in ({"window": 7}, {"window_stride": 4}):
+        other = animator.animate(pictures[0], "waves", options=replace(long, **change))
+        assert not np.array_equal(other.frames, clip.frames), change
+
+
+def test_a_long_loop_is_a_long_interpolation_without_its_last_frame(animator, pictures):
+    options = replace(QUICK, steps=1, frames=19)
+    loop = animator.loop(pictures[0], options=options)
+    same = animator.interpolate(pictures[0], pictures[0], options=options)
+    assert np.array_equal(loop.frames, same.frames[:-1])
 
 
 def test_shots_that_differ_in_what_a_batch_shares_are_refused(animator, pictures):

@@ -13,9 +13,10 @@ from checkpoint_files import write_safetensors
 from dynamicrafter.evaluation import frechet
 from dynamicrafter.evaluation.cases import view
 from dynamicrafter.evaluation.motion import CameraMotion
-from dynamicrafter.media.video import write_clip
+from dynamicrafter.media.video import read_metadata, write_clip
 from published_files import published
 
+LONG = ("--window", "8", "--window-stride", "4", "--model", "seeded:tiny", "--steps", "1")
 SMALL = ("--device", "cpu", "--dtype", "float32", "-q")
 
 
@@ -73,6 +74,33 @@ def test_a_clip_whose_picture_is_gone_is_measured_with_a_warning(cli, photo):
     assert "closure" in done.out
 
 
+def still_but_for_jumps(path, *, jumps, frames, metadata):
+    """A clip that brightens by 1 a frame, and by 3 at the jumps."""
+    rises = [0, *(3 if frame in jumps else 1 for frame in range(1, frames))]
+    levels = np.cumsum(rises).astype(np.uint8)
+    write_clip(path, np.broadcast_to(levels[:, None, None, None], (frames, 64, 64, 3)), fps=8, metadata=metadata)
+
+
+def test_the_seam_of_a_long_clip_is_found_by_what_its_file_says(cli, photo):
+    assert cli("animate", photo, "--frames", "19", *LONG, "-o", "a.npy", *SMALL).code == 0
+    assert cli("loop", photo, "--frames", "20", *LONG, "-o", "loop.npy", *SMALL).code == 0
+    assert cli("animate", photo, "--frames", "8", *LONG, "-o", "short.npy", *SMALL).code == 0
+    still_but_for_jumps("a.npy", jumps=(4, 8, 11, 12, 16), frames=19, metadata=read_metadata("a.npy"))
+    still_but_for_jumps("loop.npy", jumps=(4, 6, 8, 10, 12, 14, 18), frames=19, metadata=read_metadata("loop.npy"))
+    long, loop, short = report(cli, "a.npy", "loop.npy", "short.npy")["clips"]
+    assert (long["seam"], loop["seam"], short["seam"]) == (3, 3, None)
+
+
+def test_the_seam_of_any_clip_is_found_by_the_windows_that_are_named(cli, tmp_path):
+    still_but_for_jumps(tmp_path / "a.npy", jumps=(2, 4, 6), frames=8, metadata={})
+    [clip] = report(cli, "a.npy", "--windows", "4,2")["clips"]
+    assert clip["seam"] == 3
+    [clip] = report(cli, "a.npy")["clips"]
+    assert clip["seam"] is None
+    done = cli("evaluate", "a.npy", "--windows", "4,5")
+    assert (done.code, done.errors) == (2, ["error: window_stride must be between 1 and 4, got 5; try 4."])
+
+
 def test_a_folder_stands_for_its_clips(cli, moving, tmp_path):
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -98,6 +126,7 @@ def test_a_folder_stands_for_its_clips(cli, moving, tmp_path):
         (("clip.npy", "--mode", "dance"), "mode must be one of animate"),
         (("clip.npy", "--nominal", "1,2"), "nominal must be three numbers"),
         (("clip.npy", "--nominal", "1,nan,2"), "nominal zoom must be a positive number"),
+        (("clip.npy", "--windows", "16"), "windows must be two whole numbers, SIZE,STRIDE, got '16'; try 16,4"),
         (("clip.npy", "--features", "i3d.pt"), "features and reference go together"),
         (("clip.npy", "--json", "no/folder.json"), "there is no folder"),
         (("missing.npy",), "missing.npy does not exist"),

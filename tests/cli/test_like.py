@@ -44,6 +44,15 @@ def test_the_other_modes_are_repeated_too(cli, photo, other_photo, command, word
     assert read_metadata("again.npy") == read_metadata("clip.npy")
 
 
+def test_a_long_clip_in_its_pictures_own_shape_is_repeated_to_the_bit(cli, photo):
+    words = ("--frames", "18", "--window", "6", "--window-stride", "3", "--size", "auto")
+    assert cli("animate", photo, "-o", "clip.npy", *TINY, *words, "--steps", "1").code == 0
+    assert np.load("clip.npy").shape == (18, 64, 64, 3)
+    assert cli("animate", "--like", "clip.npy", "-o", "again.npy").code == 0
+    np.testing.assert_array_equal(np.load("again.npy"), np.load("clip.npy"))
+    assert read_metadata("again.npy") == read_metadata("clip.npy")
+
+
 def test_pace_and_quality_are_repeated_and_can_be_changed(cli, photo):
     cli("animate", "photo.png", "-o", "clip.mp4", *TINY, "--fps", "24000/1001", "--crf", "30")
     assert cli("animate", "--like", "clip.mp4", "-o", "again.mp4").code == 0

@@ -128,7 +128,7 @@ ERRORS = {
     "eta": (["photo.png", "--eta", "nan"], "eta must be between 0 and 1, got nan"),
     "guidance": (["photo.png", "--guidance", "-1"], "guidance must be between 0 and 100, got -1.0; try 0."),
     "seed": (["photo.png", "--seed", "-1"], "seed must be between 0 and "),
-    "frames": (["photo.png", "--frames", "17"], "frames must be between 1 and 16, got 17; try 16."),
+    "frames": (["photo.png", "--frames", "513"], "frames must be between 1 and 512, got 513; try 512."),
     "size": (["photo.png", "--size", "100x64"], "width must be a positive multiple of 64 pixels, got 100; try 128."),
     "samples": (["photo.png", "--samples", "0"], "samples must be between 1 and 1000, got 0; try 1."),
     "fps": (["photo.png", "--fps", "fast"], "fps must be a number or a fraction such as 24000/1001, got 'fast'."),
@@ -204,8 +204,8 @@ def test_options_are_held_against_the_bundled_preset_where_it_is_used(cli, photo
     assert "motion 30 is outside the range that preset bundled was tuned for, 8 to 24" in cli(
         "animate", photo, *name, "--motion", "30"
     ).err  # fmt: skip
-    assert cli("animate", photo, *name, "--frames", "17").errors == [
-        "error: frames must be between 1 and 16, got 17; try 16."
+    assert cli("animate", photo, *name, "--frames", "513").errors == [
+        "error: frames must be between 1 and 512, got 513; try 512."
     ]
 
 

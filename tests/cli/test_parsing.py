@@ -19,6 +19,8 @@ FLAGS = {  # another value than the default for every option of a clip, as typed
     "eta": ("0", 0.0),
     "motion": ("5", 5),
     "frames": ("8", 8),
+    "window": ("12", 12),
+    "window_stride": ("3", 3),
     "size": ("1024x576", (576, 1024)),
     "fit": ("contain", "contain"),
     "negative": ("blur", "blur"),
@@ -81,10 +83,15 @@ def test_a_size_is_written_width_first_and_kept_height_first(width, height, sign
     assert parse_size(f"{width}{sign}{height}") == (height, width)
 
 
+def test_a_size_can_be_left_to_the_picture():
+    assert animate("photo.jpg", "--size", "auto").clip.size == "auto"
+    assert animate(default=animate("photo.jpg", "--size", "AUTO")).clip.size == "auto"
+
+
 @pytest.mark.parametrize("text", ["12", "x", "512x", "axb", "-64x64", "64x64x64", "", "6.4x64"])
 def test_a_size_written_otherwise_is_refused_with_the_rule(text):
     line = complaint("photo.jpg", f"--size={text}")
-    assert line == f"--size must be width x height in pixels, such as 1024x576, got {text!r}."
+    assert line == f"--size must be width x height in pixels, such as 1024x576, or auto, got {text!r}."
 
 
 @pytest.mark.parametrize("flag", ["--steps", "--seed", "--motion", "--frames", "--crf", "--samples"])

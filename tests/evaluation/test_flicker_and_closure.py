@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.evaluation.closure import joint_jerk, loop_closure, seam
+from dynamicrafter.evaluation.closure import joint_jerk, loop_closure, seam, window_seam
 from dynamicrafter.evaluation.flicker import flicker, light_change
 
 
@@ -48,6 +48,13 @@ def test_a_joint_that_jumps_or_halts_stands_out():
     assert joint_jerk(levels(0, 0, 0, 9, 9, 9, 9), [2, 3]) == float("inf")
 
 
+def test_a_seam_in_time_is_what_neighbours_differ_by_at_borders_over_what_they_do_elsewhere():
+    assert window_seam(levels(0, 10, 20, 30, 40), [2]) == 1
+    assert window_seam(levels(0, 10, 20, 50, 60), [3]) == 3
+    assert window_seam(levels(0, 10, 20, 50, 60), [2]) == pytest.approx(10 / (50 / 3))
+    assert window_seam(levels(0, 0, 240, 240), [2]) == float("inf")
+
+
 def test_a_seam_stands_out_from_its_surroundings():
     plain = np.random.default_rng(0).integers(100, 120, (2, 32, 32, 3)).astype(np.uint8)
     assert seam(plain, rows=[16], columns=[16]) == pytest.approx(1, abs=0.2)
@@ -64,6 +71,8 @@ def test_a_seam_stands_out_from_its_surroundings():
     [
         (lambda: flicker(levels(1, 2)), "at least 3 frame"),
         (lambda: loop_closure(levels(1, 2)), "at least 3 frame"),
+        (lambda: window_seam(levels(1, 2, 3), [3]), "borders must be some of the frames 1 to 2"),
+        (lambda: window_seam(levels(1, 2, 3), []), "borders must be some of the frames 1 to 2"),
         (lambda: joint_jerk(levels(1, 2, 3, 4), [3]), "joints must be some of the frames 1 to 2"),
         (lambda: joint_jerk(levels(1, 2, 3, 4), [1, 2]), "and not all"),
         (lambda: seam(levels(1)), "at least one border"),

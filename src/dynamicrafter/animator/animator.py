@@ -174,13 +174,16 @@ class Animator:
         if unknown is not None:
             raise InputError(f"mode must be one of {', '.join(modes)}, got {unknown!r}.")
         preset = self.preset
-        shots = [replace(shot, options=shot.options.resolved(preset, mode=shot.mode)) for shot in shots]
-        _check_together(shots)
         firsts = [read_picture(shot.image) for shot in shots]
+        shots = [
+            replace(shot, options=shot.options.resolved(preset, mode=shot.mode, picture=(first.height, first.width)))
+            for shot, first in zip(shots, firsts, strict=True)
+        ]
+        _check_together(shots)
         lasts = [_last_picture(shot, first) for shot, first in zip(shots, firsts, strict=True)]
         endings = [last for last in lasts if last is not None]
         options = shots[0].options
-        assert options.size is not None
+        assert isinstance(options.size, tuple)
 
         def after_step(pipeline: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:
@@ -196,6 +199,8 @@ class Animator:
             width=options.size[1],
             fit=options.fit,
             num_frames=options.frames,
+            window=options.window,
+            window_stride=options.window_stride,
             num_inference_steps=options.steps,
             guidance_scale=options.guidance,
             image_guidance_scale=options.image_guidance,

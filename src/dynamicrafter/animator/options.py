@@ -14,7 +14,16 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.framing import Fit
-from dynamicrafter.presets import NUM_FRAMES, NUM_TRAIN_TIMESTEPS, Preset, check_frame_size
+from dynamicrafter.presets import (
+    MAX_FRAMES,
+    NUM_FRAMES,
+    NUM_TRAIN_TIMESTEPS,
+    SMALLEST_WINDOW,
+    WINDOW_STRIDE,
+    Preset,
+    auto_size,
+    check_frame_size,
+)
 from dynamicrafter.randomness import MAX_SEED
 
 logger = logging.getLogger(__name__)
@@ -47,9 +56,14 @@ class AnimateOptions:
     """The motion number: for preset 256 a frame stride (larger moves more), for the others frames per second (smaller
     moves more; bundled was made for 8 to 24)."""
     frames: int = NUM_FRAMES
-    """Length in frames, 1 to 16."""
-    size: tuple[int, int] | None = None
-    """Frame height and width in pixels, multiples of 64."""
+    """Length in frames, 1 to 512; beyond 16 in windows that overlap."""
+    window: int = NUM_FRAMES
+    """Frames of a longer clip that see one another over time, 4 to 16."""
+    window_stride: int = WINDOW_STRIDE
+    """Frames from one window's beginning to the next one's, at most a window; fewer is smoother and slower."""
+    size: tuple[int, int] | Literal["auto"] | None = None
+    """Frame height and width in pixels, multiples of 64; or auto: the (first) picture's own shape, with about as many
+    pixels as the preset's."""
     fit: Fit = "cover"
     """How a picture of another shape fills the frame: cover crops it, contain adds bars, stretch squashes it."""
     negative: str = ""
@@ -59,8 +73,13 @@ class AnimateOptions:
     pin_first_frame: bool = False
     """Hold the first frame to the picture at every step; in interpolation and loops, the last frame to its own too."""
 
-    def resolved(self, preset: Preset, *, mode: Mode = "animate") -> AnimateOptions:
+    def resolved(
+        self, preset: Preset, *, mode: Mode = "animate", picture: tuple[int, int] | None = None
+    ) -> AnimateOptions:
         """The same options with every None replaced by the preset's value, all checked.
+
+        Args:
+            picture: height and width of the (first) picture, by which size auto goes; without one, it stays.
 
         Raises:
             InputError: a value breaks its rule.
@@ -74,6 +93,8 @@ class AnimateOptions:
             motion=_or(self.motion, preset.motion.default),
             size=_or(self.size, (preset.height, preset.width)),
         )
+        if filled.size == "auto" and picture is not None:
+            filled = replace(filled, size=auto_size(preset, picture))
         filled._check(mode)
         motion = preset.motion
         assert filled.motion is not None
@@ -117,14 +138,18 @@ class AnimateOptions:
         least = 1 if mode == "animate" else 2
         _within("steps", self.steps, 1, NUM_TRAIN_TIMESTEPS)
         _within("seed", self.seed, 0, MAX_SEED)
-        _within("frames", self.frames, least, NUM_FRAMES)
+        _within("frames", self.frames, least, MAX_FRAMES)
+        _within("window", self.window, SMALLEST_WINDOW, NUM_FRAMES)
+        # Between two pictures, a window keeps two of its places for these.
+        _within("window_stride", self.window_stride, 1, self.window if mode == "animate" else self.window - 2)
         _within("eta", self.eta, 0, 1)
         _within("guidance_rescale", self.guidance_rescale, 0, 1)
         _within("motion", self.motion, 1, 1000)
         for name in ("guidance", "image_guidance"):
             if getattr(self, name) is not None:
                 _within(name, getattr(self, name), 0, 100)
-        check_frame_size(*self.size)
+        if self.size != "auto":
+            check_frame_size(*self.size)
         if self.fit not in get_args(Fit):
             raise InputError(f"fit must be one of {', '.join(get_args(Fit))}, got {self.fit!r}.")
 
@@ -152,6 +177,20 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(sides[2]), int(sides[1])
 
 
+def parse_size_or_auto(text: str) -> tuple[int, int] | Literal["auto"]:
+    """The same, or "auto" for that word.
+
+    Raises:
+        ValueError: written otherwise.
+    """
+    if text.strip().lower() == "auto":
+        return "auto"
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise ValueError(str(error).replace(", got", ", or auto, got", 1)) from None
+
+
 def check_prompt(name: str, text: str) -> None:
     """Raises InputError where a prompt or a negative one is longer than `LONGEST_PROMPT`."""
     if len(text) > LONGEST_PROMPT:
@@ -174,8 +213,8 @@ def _check_types(options: AnimateOptions) -> None:
     for name, hint in get_type_hints(AnimateOptions).items():
         value, kinds = getattr(options, name), _kinds(hint)
         if tuple in kinds and value is not None:
-            if not (isinstance(value, tuple) and [type(side) for side in value] == [int, int]):
-                raise InputError(f"{name} must be a height and a width in pixels, got {value!r}.")
+            if value != "auto" and not (isinstance(value, tuple) and [type(side) for side in value] == [int, int]):
+                raise InputError(f'{name} must be a height and a width in pixels or "auto", got {value!r}.')
         elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds if kind is not NoneType)
             raise InputError(f"{name} must be of type {wanted}, got {value!r}.")

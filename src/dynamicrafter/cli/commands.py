@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, UseAppendAction, arg
 
 from dynamicrafter.animator.options import AnimateOptions, Mode
-from dynamicrafter.cli.parsing import PICTURE, SIZE
+from dynamicrafter.cli.parsing import PICTURE, SIZE_OR_AUTO
 from dynamicrafter.cli.recipe import Recipe
 
 Switch = FlagCreatePairsOff[bool]
@@ -24,9 +24,12 @@ class ClipFlags(AnimateOptions):
 
     image_guidance: Annotated[float | None, arg(help_behavior_hint="(default: none)")] = None
     size: Annotated[
-        tuple[int, int] | None,
-        SIZE,
-        arg(help="Frame width and height in pixels, multiples of 64, such as 1024x576."),
+        tuple[int, int] | Literal["auto"] | None,
+        SIZE_OR_AUTO,
+        arg(
+            help="Frame width and height in pixels, multiples of 64, such as 1024x576; or auto: the (first) picture's "
+            "own shape, with about as many pixels as the preset's."
+        ),
     ] = None
     negative: Annotated[str, arg(metavar="TEXT", help_behavior_hint="(default: nothing)")] = ""
     deterministic: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False

@@ -54,6 +54,11 @@ class AskedFlags:
     ] = None
     """The speed asked for, per frame: pixels of a pan, logarithm of a zoom, radians of a turn, as in 1,0.015,0.015."""
 
+    windows: Annotated[
+        str | None, arg(metavar="SIZE,STRIDE", help_behavior_hint="(default: as the clip's file says)")
+    ] = None
+    """The windows over time that a long clip was made in, as in 16,4; what shows at their borders is its seam."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeFlags:
@@ -143,6 +148,8 @@ def _check(command: EvaluateCommand) -> None:
         raise InputError("lora changes the clips of a --suite, and none that are there; leave it out.")
     if suite.suite is not None and command.model.model is None:
         raise InputError("model is missing; name the one to examine: --suite bundled --model NAME.")
+    if command.asked.windows is not None:
+        _window_and_stride(command.asked.windows)
     if mode is not None and mode not in get_args(Mode):
         raise InputError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}.")
 
@@ -231,7 +238,33 @@ def question_of(
         last_picture=_framed(asked.last, recipe, 1, frames, fit)
         if asked.last or (mode == "interpolate" and stored > 1)
         else None,
+        borders=_borders(asked.windows, recipe, mode, len(frames)),
     )
+
+
+def _borders(given: str | None, recipe: Recipe | None, mode: str, num_frames: int) -> tuple[int, ...]:
+    """Where windows over time meet in a clip of so many frames; nowhere in one that is no longer than a window."""
+    from dynamicrafter.models.windows import TimeWindows
+
+    made = num_frames + (mode == "loop")  # whose last frame, a repeat of the first, is left out
+    if given is not None:
+        size, stride = _window_and_stride(given)
+    elif recipe is not None and recipe.options.frames == made:
+        size, stride = recipe.options.window, recipe.options.window_stride
+    else:
+        return ()
+    if made <= size:
+        return ()
+    windows = TimeWindows(size, stride, () if mode == "animate" else (0, made - 1))
+    return tuple(border for border in windows.borders(made) if border < num_frames)
+
+
+def _window_and_stride(text: str) -> tuple[int, int]:
+    try:
+        size, stride = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"windows must be two whole numbers, SIZE,STRIDE, got {text!r}; try 16,4.") from None
+    return size, stride
 
 
 def _recipe_of(path: Path) -> Recipe | None:

@@ -174,7 +174,8 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     options = asked.resolved(preset)
     device = choose_device(command.device)
     dtype = choose_dtype(command.dtype, device)
-    height, width = options.size or (preset.height, preset.width)
+    assert isinstance(options.size, tuple)
+    height, width = options.size
     steps, guidance = options.steps or preset.steps, preset.guidance
     passes = len(plan_passes(guidance, rescale=preset.guidance_rescale).passes)
     estimate = estimate_run(

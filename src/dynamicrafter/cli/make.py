@@ -95,11 +95,14 @@ def check_adapters(flags: ModelFlags) -> None:
 
 def _check_options(command: MakeCommand) -> None:
     preset = _known_preset(command)
+    assert command.pictures[0] is not None
+    picture = read_picture(command.pictures[0])
+    shape = {"mode": command.mode, "picture": (picture.height, picture.width)}
     if preset is not None:
-        command.clip.resolved(preset, mode=command.mode)
+        command.clip.resolved(preset, **shape)
         return
     with _muted(logging.getLogger(AnimateOptions.__module__)):  # what it warns of depends on the real preset
-        command.clip.resolved(PRESETS["512_interp"], mode=command.mode)
+        command.clip.resolved(PRESETS["512_interp"], **shape)
 
 
 def _known_preset(command: MakeCommand) -> Preset | None:

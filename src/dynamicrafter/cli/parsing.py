@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from dynamicrafter.animator.options import parse_size
+from dynamicrafter.animator.options import parse_size, parse_size_or_auto
 from dynamicrafter.errors import InputError
 
 T = TypeVar("T")
@@ -69,13 +69,20 @@ def suggest(word: str, known: Sequence[str]) -> str:
     return f" did you mean {close[0]}?" if close else ""
 
 
-SIZE = Spec(
-    nargs=1,
-    metavar="WxH",
-    instance_from_str=lambda words: parse_size(words[0]),
-    is_instance=lambda value: value is None or isinstance(value, tuple),
-    str_from_instance=lambda size: _PRESET_VALUE if size is None else [f"{size[1]}x{size[0]}"],
-)
+def _size(metavar: str, parse_text: Callable[[str], Any]) -> Spec:
+    return Spec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: parse_text(words[0]),
+        is_instance=lambda value: value in (None, "auto") or isinstance(value, tuple),
+        str_from_instance=lambda size: (
+            _PRESET_VALUE if size is None else [size if isinstance(size, str) else f"{size[1]}x{size[0]}"]
+        ),
+    )
+
+
+SIZE = _size("WxH", parse_size)
+SIZE_OR_AUTO = _size("WxH|auto", parse_size_or_auto)
 # A picture may be left out; tyro hands over an empty value where a misspelt option stands in its place.
 PICTURE = Spec(
     nargs=1,

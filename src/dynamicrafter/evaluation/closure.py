@@ -1,4 +1,4 @@
-"""Where parts of a clip meet: a loop's end and its beginning, the joints at key pictures, the borders of tiles.
+"""Where parts of a clip meet: a loop's end and its beginning, joints at key pictures, borders of windows and tiles.
 
 Each is a ratio to what the clip has elsewhere: 1 is no worse than its surroundings.
 """
@@ -42,6 +42,21 @@ def joint_jerk(frames: np.ndarray, joints: Collection[int]) -> float:
     levels = frames.astype(np.int16)
     jerks = np.array([np.abs(levels[i + 1] - 2 * levels[i] + levels[i - 1]).mean() for i in range(1, len(frames) - 1)])
     return _ratio_at(jerks, joints, first=1, what="joints", unit="frames")
+
+
+def window_seam(frames: np.ndarray, borders: Collection[int]) -> float:
+    """Mean difference of neighbouring frames across borders of windows over time, over that elsewhere.
+
+    Args:
+        frames: (f, h, w, 3), uint8, at least three.
+        borders: where a window begins or has ended: b is a border between the frames b − 1 and b.
+
+    Raises:
+        InputError: another type, shape or length, or no border, one outside the clip, or nothing but borders.
+    """
+    check_clip(frames, least=3)
+    steps = np.array([_difference(*pair) for pair in pairwise(frames)])
+    return _ratio_at(steps, borders, first=1, what="borders", unit="frames")
 
 
 def seam(frames: np.ndarray, *, rows: Collection[int] = (), columns: Collection[int] = ()) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.evaluation.closure import loop_closure
+from dynamicrafter.evaluation.closure import loop_closure, window_seam
 from dynamicrafter.evaluation.fidelity import Fidelity, compare
 from dynamicrafter.evaluation.flicker import LightChange, flicker, light_change
 from dynamicrafter.evaluation.frames import check_clip
@@ -36,7 +36,7 @@ class Question:
 
     name: how the report calls it. group: clips of one group share a line of means. mode: animate, interpolate or loop.
     expected: the camera motion asked for. nominal: its speed; None for the usual. picture, last_picture: uint8
-    (h, w, 3), of the clip's size: what the first and the last frame are to show.
+    (h, w, 3), of the clip's size: what the first and the last frame are to show. borders: of windows over time.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Question:
     nominal: NominalMotion | None = None
     picture: np.ndarray | None = None
     last_picture: np.ndarray | None = None
+    borders: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ class ClipReport:
     """What was measured of one clip. Units stand with each measure's function; None was not asked or can't be had.
 
     found: the camera motion seen. right: whether it is the one expected. speed: along the expected direction, else the
-    one found, as a ratio to nominal. closure: of loops.
+    one found, as a ratio to nominal. closure: of loops. seam: of clips that were made in windows over time.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ClipReport:
     first: Fidelity | None = None
     last: Fidelity | None = None
     closure: float | None = None
+    seam: float | None = None
     text_similarity: float | None = None
     image_similarity: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +113,8 @@ def evaluate_clip(
         seen["flicker"] = flicker(frames)
         if question.mode == "loop":
             seen["closure"] = loop_closure(frames)
+        if question.borders:
+            seen["seam"] = window_seam(frames, question.borders)
     for name, frame, picture in (("first", frames[0], question.picture), ("last", frames[-1], question.last_picture)):
         if picture is not None:
             if picture.shape != frame.shape:
@@ -176,6 +180,7 @@ COLUMNS: dict[str, _Column] = {
     "last_loss": _Column("last loss", _fidelity("last", "loss"), 2),
     "flicker": _Column("flicker", lambda report: report.flicker, 2),
     "closure": _Column("closure", lambda report: report.closure, 2),
+    "seam": _Column("seam", lambda report: report.seam, 2),
     "local_speed": _Column("local", _local("speed"), 2),
     "shimmer": _Column("shimmer", _local("shimmer"), 1),
     "brightness": _Column("light", lambda report: getattr(report.light, "brightness", None), 1),

@@ -6,6 +6,7 @@ around the frame and B at the text and the picture; in the temporal one both loo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.models.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
+from dynamicrafter.models.windows import Window, attend_in_windows
 
 # From 32 MiB, glibc returns freed memory to the system, and the next tensor pays a page fault for every 4 KiB.
 _INNER_BYTES = 24 * 2**20
@@ -71,14 +73,18 @@ class SelfAttention(nn.Module):
 class TimeSelfAttention(SelfAttention):
     """The same attention, each pixel to itself in the other frames."""
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Attend along time. (b, f, n, c) in and out; n pixels are independent."""
+    # pyrefly: ignore [bad-override]
+    def forward(self, tokens: Tensor, windows: Sequence[Window] | None = None) -> Tensor:
+        """Attend along time, to all frames or within windows. (b, f, n, c) in and out; n pixels are independent."""
         batch = tokens.shape[0]
         query, key, value = (
             rearrange(project(tokens), "b f n (h d) -> (b n) f h d", h=self.num_heads)
             for project in (self.to_q, self.to_k, self.to_v)
         )
-        attended = attend(query, key, value)
+        if windows is None:
+            attended = attend(query, key, value)
+        else:
+            attended = attend_in_windows(attend, query, key, value, windows)
         return self.to_out(rearrange(attended, "(b n) f h d -> b f n (h d)", b=batch))
 
 
@@ -188,13 +194,13 @@ class TemporalTransformer(nn.Module):
         self.feed_forward = GatedFeedForward(width)
         self.proj_out = nn.Linear(width, channels)
 
-    def forward(self, pictures: Tensor, num_frames: int) -> Tensor:
-        """(b·f, c, h, w) in and out."""
+    def forward(self, pictures: Tensor, num_frames: int, windows: Sequence[Window] | None = None) -> Tensor:
+        """(b·f, c, h, w) in and out; attention sees all frames, or those within `windows`."""
         # Normalise before splitting: the released weights expect statistics over all frames together.
         planes = self.norm(to_time_planes(pictures, num_frames))
         tokens = self.proj_in(planes.permute(0, 2, 3, 1))
-        tokens = tokens + self.attention1(self.norm1(tokens))
-        tokens = tokens + self.attention2(self.norm2(tokens))
+        tokens = tokens + self.attention1(self.norm1(tokens), windows)
+        tokens = tokens + self.attention2(self.norm2(tokens), windows)
         tokens = tokens + self.feed_forward(self.norm3(tokens))
         planes = self.proj_out(tokens).permute(0, 3, 1, 2)
         return pictures + from_time_planes(planes, *pictures.shape[2:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from torch import Tensor, is_grad_enabled, nn
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dynamicrafter.models.attention import ContextKeysValues, SpatialTransformer, TemporalTransformer
 from dynamicrafter.models.layout import from_time_planes, to_time_planes
+from dynamicrafter.models.windows import Window
 
 
 class FrameConvolution(nn.Conv2d):
@@ -101,14 +102,19 @@ class Unit(nn.Module):
             )
 
     def forward(
-        self, pictures: Tensor, embedding: Tensor, context: ContextKeysValues | None, num_frames: int
+        self,
+        pictures: Tensor,
+        embedding: Tensor,
+        context: ContextKeysValues | None,
+        num_frames: int,
+        windows: Sequence[Window] | None = None,
     ) -> Tensor:
         """(b·f, c, h, w) → (b·f, c′, h, w); `context` is None exactly where the unit has no attention."""
         pictures = self.residual(pictures, embedding, num_frames)
         if self.spatial is not None and self.temporal is not None:
             assert context is not None
             pictures = self.spatial(pictures, context)
-            pictures = self.temporal(pictures, num_frames)
+            pictures = self.temporal(pictures, num_frames, windows)
         return pictures
 
 

@@ -24,6 +24,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
 from dynamicrafter.models.blocks import ResidualBlock, Stage, Unit, Upsample
 from dynamicrafter.models.layout import fold_frames, unfold_frames
+from dynamicrafter.models.windows import TimeWindows, Window
 
 Context = tuple[ContextKeysValues, ...]
 
@@ -151,49 +152,57 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         motion: Tensor | None = None,
         *,
         context: Context | None = None,
+        windows: TimeWindows | None = None,
     ) -> Tensor:
         """Predict from latents at one noise level.
 
         Args:
-            sample: (b, in_channels, f, h, w); f from 1 to `max_frames`; h and w divisible by 2 per downsampling.
+            sample: (b, in_channels, f, h, w); f from 1 to `max_frames`, or more with `windows`; h and w divisible by 2
+                per downsampling.
             timestep: (b,), 0 … 999.
             text_context: (b, n, cross_attention_dim).
             image_context: (b, f, m, cross_attention_dim).
             motion: (b,), in the checkpoint's unit; None for the default.
             context: the answer of `project_context`, instead of the two contexts.
+            windows: what temporal attention sees at once of a clip that is longer; shorter ones it sees as a whole.
+                All else along time, convolutions and norms, sees the clip as one.
 
         Returns:
             (b, out_channels, f, h, w).
 
         Raises:
-            InputError: too many frames, contexts that don't match the sample, or latents that can't be halved.
+            InputError: too many frames at once, contexts that don't match the sample, or latents that can't be halved.
         """
-        self._check(sample, text_context, image_context, context)
+        num_frames = sample.shape[2]
+        at_once = num_frames if windows is None else min(num_frames, windows.size)
+        self._check(sample, text_context, image_context, context, at_once)
         if context is None:
             assert text_context is not None
             assert image_context is not None
             context = self.project_context(text_context, image_context)
-        num_frames = sample.shape[2]
+        parts = None
+        if windows is not None and at_once < num_frames:
+            parts = tuple(window.to(sample) for window in windows.over(num_frames))
         embedding = F.silu(self._embed(timestep, motion, sample))
         contexts = iter(context)
 
-        hidden = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames)
+        hidden = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames, parts)
         skips = [hidden]
         for stage in _stages(self.down):
             for unit in stage.each_unit():
-                hidden = self._run(unit, hidden, embedding, contexts, num_frames)
+                hidden = self._run(unit, hidden, embedding, contexts, num_frames, parts)
                 skips.append(hidden)
             if stage.resize is not None:
                 hidden = stage.resize(hidden)
                 skips.append(hidden)
 
-        hidden = self._run(self.middle, hidden, embedding, contexts, num_frames)
+        hidden = self._run(self.middle, hidden, embedding, contexts, num_frames, parts)
         hidden = self.middle_out(hidden, embedding, num_frames)
 
         for stage in _stages(self.up):
             for unit in stage.each_unit():
                 skip = skips.pop()
-                hidden = self._run(unit, cat([hidden, skip], dim=1), embedding, contexts, num_frames)
+                hidden = self._run(unit, cat([hidden, skip], dim=1), embedding, contexts, num_frames, parts)
             if stage.resize is not None:
                 hidden = stage.resize(hidden)
         return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
@@ -207,13 +216,19 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             yield from stage.each_unit()
 
     def _run(
-        self, unit: Unit, hidden: Tensor, embedding: Tensor, contexts: Iterator[ContextKeysValues], num_frames: int
+        self,
+        unit: Unit,
+        hidden: Tensor,
+        embedding: Tensor,
+        contexts: Iterator[ContextKeysValues],
+        num_frames: int,
+        windows: Sequence[Window] | None,
     ) -> Tensor:
         context = next(contexts) if unit.spatial is not None else None
         if self.gradient_checkpointing and is_grad_enabled():
             checkpoint: Any = self._gradient_checkpointing_func
-            return checkpoint(unit, hidden, embedding, context, num_frames)
-        return unit(hidden, embedding, context, num_frames)
+            return checkpoint(unit, hidden, embedding, context, num_frames, windows)
+        return unit(hidden, embedding, context, num_frames, windows)
 
     def _embed(self, timestep: Tensor, motion: Tensor | None, sample: Tensor) -> Tensor:
         """Sum of the embeddings of timestep and motion number, (b, 4·base)."""
@@ -222,10 +237,13 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
         return time + self.motion_embedding(self.sinusoid(motion).to(sample.dtype))
 
-    def _check(self, sample: Tensor, text: Tensor | None, image: Tensor | None, context: Context | None) -> None:
+    def _check(
+        self, sample: Tensor, text: Tensor | None, image: Tensor | None, context: Context | None, at_once: int
+    ) -> None:
         num_frames, most = sample.shape[2], self.config["max_frames"]
-        if not 1 <= num_frames <= most:
-            raise InputError(f"num_frames must be between 1 and {most}, got {num_frames}; try {most}.")
+        if not 1 <= at_once <= most:
+            name = "num_frames" if at_once == num_frames else "window"
+            raise InputError(f"{name} must be between 1 and {most}, got {at_once}; try {most}.")
         halvings = 2 ** (len(self.config["block_out_channels"]) - 1)
         if sample.shape[3] % halvings or sample.shape[4] % halvings:
             raise InputError(

@@ -23,7 +23,9 @@ from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import dtype_for
 from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
+from dynamicrafter.pipeline.long_clips import plan_windows
 from dynamicrafter.pipeline.memory import fits_together
+from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ def estimate_run(
     passes: int,
     dtype: torch.dtype,
     memory_bytes: int,
+    window: int = NUM_FRAMES,
+    window_stride: int = WINDOW_STRIDE,
 ) -> RunEstimate:
     """Count what a clip costs, from shapes alone; takes a few seconds and reads no weights.
 
@@ -163,6 +167,7 @@ def estimate_run(
         passes: of a guided step, 1 to 3.
         dtype: that the networks run in; the autoencoder keeps float32 where it is float16.
         memory_bytes: of the device; decides whether the passes go through the UNet side by side.
+        window, window_stride: of a clip that is longer, as in `DynamiCrafterPipeline.__call__`.
     """
     for name, network in networks.items():
         network.to("meta", dtype_for(name, dtype))
@@ -172,12 +177,13 @@ def estimate_run(
     together = fits_together(unet, memory_bytes, batch=passes, **latent)
     batch = passes if together else 1
 
+    windows = plan_windows(num_frames, window=window, stride=window_stride, max_frames=unet.config.max_frames)
     text, image = _contexts(networks, passes=passes, num_frames=num_frames)
     projected = count_call(lambda: unet.project_context(text, image))
     context = unet.project_context(text[:batch], image[:batch])
     sample = _empty(batch, unet.config.in_channels, *latent.values(), dtype=unet.dtype)
     timesteps = _empty(batch, dtype=torch.int64)
-    called = count_call(lambda: unet(sample, timesteps, context=context))
+    called = count_call(lambda: unet(sample, timesteps, context=context, windows=windows))
 
     frame = _empty(1, vae.config["latent_channels"], height // factor, width // factor, dtype=vae.dtype)
     decoded = count_call(lambda: vae.decode(frame, return_dict=False)[0])
@@ -186,7 +192,9 @@ def estimate_run(
     return RunEstimate(
         unet_flops=called.flops // batch + projected.flops // passes,  # rows of a batch share no arithmetic
         denoise_flops=called.flops // batch * passes * steps + projected.flops,
-        encode_flops=_encoding_flops(networks, passes=passes, height=height, width=width, num_frames=num_frames),
+        encode_flops=_encoding_flops(
+            networks, passes=passes, height=height, width=width, num_frames=min(num_frames, window)
+        ),
         decode_flops=decoded.flops * num_frames,
         weight_bytes=sum(tensor.nbytes for network in networks.values() for tensor in network.parameters()),
         denoise_bytes=called.peak_bytes + projected.peak_bytes,

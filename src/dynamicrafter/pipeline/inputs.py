@@ -14,7 +14,7 @@ from torch import Tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.framing import Fit, frame_picture, to_tensor
 from dynamicrafter.media.pictures import read_picture
-from dynamicrafter.presets import NUM_FRAMES
+from dynamicrafter.presets import MAX_FRAMES, NUM_FRAMES
 
 Picture = Image.Image | np.ndarray | Tensor
 Pictures = Picture | Sequence[Picture]
@@ -23,9 +23,9 @@ OUTPUT_TYPES: tuple[OutputType, ...] = ("pil", "np", "pt", "uint8", "latent")
 
 
 def check_frames(num_frames: int, *, least: int) -> None:
-    """Raises InputError for a length that the released checkpoints can't make in one go."""
-    if not least <= num_frames <= NUM_FRAMES:
-        raise InputError(f"num_frames must be between {least} and {NUM_FRAMES}, got {num_frames}; try {NUM_FRAMES}.")
+    """Raises InputError for a clip without frames, or one that is longer than any."""
+    if not least <= num_frames <= MAX_FRAMES:
+        raise InputError(f"num_frames must be between {least} and {MAX_FRAMES}, got {num_frames}; try {NUM_FRAMES}.")
 
 
 def check_at_least_one(name: str, value: int) -> None:

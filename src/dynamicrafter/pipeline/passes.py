@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dynamicrafter.models.attention import ContextKeysValues
 from dynamicrafter.models.unet import Context, DynamiCrafterUNet
+from dynamicrafter.models.windows import TimeWindows
 
 
 @dataclass(slots=True)
@@ -17,11 +18,12 @@ class PassContexts:
     """Keys and values for the passes of every step.
 
     `groups` holds them in the order of `names`: one joint entry, all passes of all videos in one batch, or one entry
-    for each pass.
+    for each pass. `windows` is what the UNet sees at once of a long clip.
     """
 
     names: tuple[str, ...]
     groups: tuple[Context, ...]
+    windows: TimeWindows | None = None
 
     def separate(self) -> PassContexts:
         """The same passes, to be sent one after the other."""
@@ -33,11 +35,15 @@ class PassContexts:
             tuple(ContextKeysValues(*(tensor[index] for tensor in layer)) for layer in parts)
             for index in range(len(self.names))
         )
-        return PassContexts(self.names, groups)
+        return PassContexts(self.names, groups, self.windows)
 
 
 def project_passes(
-    unet: DynamiCrafterUNet, sources: Mapping[str, tuple[Tensor, Tensor]], *, together: bool
+    unet: DynamiCrafterUNet,
+    sources: Mapping[str, tuple[Tensor, Tensor]],
+    *,
+    together: bool,
+    windows: TimeWindows | None = None,
 ) -> PassContexts:
     """Project text and image context of each pass once for the whole run.
 
@@ -48,8 +54,8 @@ def project_passes(
     names = tuple(sources)
     texts, images = zip(*sources.values(), strict=True)
     if together:
-        return PassContexts(names, (unet.project_context(torch.cat(texts), torch.cat(images)),))
-    return PassContexts(names, tuple(unet.project_context(*pair) for pair in sources.values()))
+        return PassContexts(names, (unet.project_context(torch.cat(texts), torch.cat(images)),), windows)
+    return PassContexts(names, tuple(unet.project_context(*pair) for pair in sources.values()), windows)
 
 
 def run_passes(
@@ -68,6 +74,7 @@ def run_passes(
     rows = sample.repeat(times, 1, 1, 1, 1)
     timesteps = torch.full((rows.shape[0],), timestep, device=sample.device)
     outputs: Sequence[Tensor] = [
-        unet(rows, timesteps, motion=motion.repeat(times), context=context) for context in contexts.groups
+        unet(rows, timesteps, motion=motion.repeat(times), context=context, windows=contexts.windows)
+        for context in contexts.groups
     ]
     return dict(zip(contexts.names, torch.cat(list(outputs)).chunk(len(contexts.names)), strict=True))

@@ -44,12 +44,13 @@ from dynamicrafter.pipeline.inputs import (
     count_videos,
 )
 from dynamicrafter.pipeline.loading import SEEDED, check_options, file_components, seeded_components
+from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
 from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.pipeline.turns import in_turn
-from dynamicrafter.presets import NUM_FRAMES, Preset, check_frame_size, preset_from_dict
+from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE, Preset, check_frame_size, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler, check_eta
 
 
@@ -195,6 +196,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         width: int | None = None,
         fit: Fit = "cover",
         num_frames: int = NUM_FRAMES,
+        window: int = NUM_FRAMES,
+        window_stride: int = WINDOW_STRIDE,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         image_guidance_scale: float | None = None,
@@ -225,7 +228,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             negative_prompt: what to steer away from, in place of the empty prompt.
             height, width: multiples of 64 pixels.
             fit: how a picture of another shape fills the frame: cover, contain or stretch.
-            num_frames: 1 to 16.
+            num_frames: 1 to 512.
+            window: frames that temporal attention sees at once, at most the number that the UNet was trained for; a
+                longer clip is made of windows that overlap (arXiv:2310.15169).
+            window_stride: frames from one window's beginning to the next one's.
             num_inference_steps: 1 to 1000.
             guidance_scale: how much more the prompt (and, without a scale of its own, the image) weighs than nothing;
                 1 switches guidance and its cost off.
@@ -254,6 +260,13 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         steps = preset.steps if num_inference_steps is None else num_inference_steps
         check_frame_size(height, width)
         check_frames(num_frames, least=1 if last_image is None else 2)
+        windows = plan_windows(
+            num_frames,
+            window=window,
+            stride=window_stride,
+            max_frames=self.unet.config["max_frames"],
+            anchors=() if last_image is None else (0, num_frames - 1),
+        )
         check_at_least_one("num_videos_per_prompt", num_videos_per_prompt)
         check_at_least_one("decode_chunk_size", 1 if decode_chunk_size is None else decode_chunk_size)
         check_choice("output_type", output_type, OUTPUT_TYPES)
@@ -283,7 +296,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             whole = tensor.expand(count, *tensor.shape[1:]) if tensor.shape[0] == 1 else tensor
             return whole.repeat_interleave(num_videos_per_prompt, dim=0)
 
-        noise = self.prepare_latents(videos, num_frames, height, width, generator, latents)
+        shuffled = None
+        if windows is not None:
+            shuffled = ShuffledNoise.draw_order(videos, num_frames, windows, generator)
+        noise = self.prepare_latents(videos, num_frames, height, width, generator, latents, shuffled=shuffled)
         first_latents = self.encode_image_latents(each(first), generator, deterministic=deterministic_image_latents)
         last_latents = None
         if last is not None:
@@ -293,7 +309,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             plan.passes,
             text=each(self._embeds(prompt, prompt_embeds, count, "prompt")),
             negative_text=lambda: each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")),
-            image=each(self.encode_image(first, num_frames)),
+            image=each(self.encode_image(first, num_frames, windows)),
+            windows=windows,
             batching=guidance_batching,
             latent_size=(noise.shape[3], noise.shape[4]),
         )
@@ -306,6 +323,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             eta=eta,
             generator=generator,
             pinned=PinnedFrames.at_ends(first_latents, last_latents, num_frames) if pin_first_frame else None,
+            shuffled=shuffled,
             on_step_end=callback_on_step_end,
             tensor_inputs=callback_on_step_end_tensor_inputs,
         )

@@ -18,7 +18,9 @@ from dynamicrafter.guidance import PassPlan, combine
 from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.models.windows import TimeWindows
 from dynamicrafter.pipeline.autoencoder import Autoencoder, decode_frames, encode_pictures, pixels_of_a_latent
+from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
 from dynamicrafter.pipeline.memory import passes_fit_together
 from dynamicrafter.pipeline.passes import PassContexts, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
@@ -67,11 +69,16 @@ class PipelineSteps(DiffusionPipeline):
         return self.text_encoder(ids.to(self._execution_device)).last_hidden_state[places]
 
     @torch.no_grad()
-    def encode_image(self, pixels: Tensor, num_frames: int = NUM_FRAMES) -> Tensor:
-        """Image context of pictures (b, 3, h, w) in [-1, 1]: (b, f, m, c), m tokens for each frame."""
+    def encode_image(self, pixels: Tensor, num_frames: int = NUM_FRAMES, windows: TimeWindows | None = None) -> Tensor:
+        """Image context of pictures (b, 3, h, w) in [-1, 1]: (b, f, m, c), m tokens for each frame.
+
+        Clips longer than a window take the tokens of one of its length; see `spread_context`.
+        """
         inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
         tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
-        return self.image_projector(tokens.to(self.image_projector.dtype), num_frames)
+        at_once = num_frames if windows is None else windows.size
+        context = self.image_projector(tokens.to(self.image_projector.dtype), at_once)
+        return context if windows is None else spread_context(context, num_frames, windows)
 
     @torch.no_grad()
     def encode_image_latents(
@@ -121,8 +128,13 @@ class PipelineSteps(DiffusionPipeline):
         width: int,
         generator: Generators = None,
         latents: Tensor | None = None,
+        *,
+        shuffled: ShuffledNoise | None = None,
     ) -> Tensor:
         """Noise to start from, (b, 4, f, h/8, w/8), float32; `latents` are checked and used where given.
+
+        Args:
+            shuffled: for a clip of several windows, how the first one's noise comes again in the others.
 
         Raises:
             InputError: latents of another shape.
@@ -130,7 +142,7 @@ class PipelineSteps(DiffusionPipeline):
         factor = self.vae_scale_factor
         shape = (count, self.unet.config["out_channels"], num_frames, height // factor, width // factor)
         if latents is None:
-            latents = draw(shape, generator)
+            latents = draw(shape, generator) if shuffled is None else shuffled.draw(shape, generator)
         elif tuple(latents.shape) != shape:
             raise InputError(f"latents must have the shape {shape}, got {tuple(latents.shape)}.")
         return latents.to(self._execution_device, torch.float32) * self.scheduler.init_noise_sigma
@@ -143,6 +155,7 @@ class PipelineSteps(DiffusionPipeline):
         text: Tensor,
         negative_text: Callable[[], Tensor],
         image: Tensor,
+        windows: TimeWindows | None = None,
         batching: Batching = "auto",
         latent_size: tuple[int, int],
     ) -> PassContexts:
@@ -152,6 +165,7 @@ class PipelineSteps(DiffusionPipeline):
             passes: of the guidance plan: "conditional", "image" (picture without prompt), "unconditional".
             text, image: context of prompt (b, 77, c) and picture (b, f, m, c).
             negative_text: makes the context of the empty or negative prompt; called only where a pass needs it.
+            windows: of a long clip, as `image` was made for.
             batching, latent_size: as in `__call__`; decide whether the passes go through the UNet as one batch.
         """
         count, num_frames = image.shape[:2]
@@ -165,7 +179,7 @@ class PipelineSteps(DiffusionPipeline):
                     sources[name] = (empty, image)
                 case _:
                     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
-                    sources[name] = (empty, self.encode_image(grey, num_frames).expand_as(image))
+                    sources[name] = (empty, self.encode_image(grey, num_frames, windows).expand_as(image))
         together = batching == "together" or (
             batching == "auto"
             and passes_fit_together(
@@ -178,7 +192,7 @@ class PipelineSteps(DiffusionPipeline):
             )
         )
         sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
-        return project_passes(self.unet, sources, together=together)
+        return project_passes(self.unet, sources, together=together, windows=windows)
 
     @torch.no_grad()
     def denoise(
@@ -191,6 +205,7 @@ class PipelineSteps(DiffusionPipeline):
         motion: Tensor,
         eta: float,
         generator: Generators = None,
+        shuffled: ShuffledNoise | None = None,
         step_noise: Sequence[Tensor] | None = None,
         pinned: PinnedFrames | None = None,
         on_step_end: OnStepEnd | None = None,
@@ -202,6 +217,7 @@ class PipelineSteps(DiffusionPipeline):
             latents, image_latents: (b, 4, f, h, w), float32.
             contexts, plan: the guidance passes, as `prepare_contexts` and `plan_passes` give them.
             motion: (b,).
+            shuffled: how the noise of a step, where eta > 0, is made of one window's; as the starting noise was.
             step_noise: for each step (b, 4, f, h, w), instead of the generator's.
             pinned: frames that are known, and held to that.
             on_step_end, tensor_inputs: as in `__call__`.
@@ -229,6 +245,8 @@ class PipelineSteps(DiffusionPipeline):
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
                 noise = None if step_noise is None else step_noise[index]
+                if noise is None and shuffled is not None and eta > 0:
+                    noise = shuffled.draw(latents.shape, generator)
                 latents = self.scheduler.step(
                     guided, timestep, latents, eta=eta, noise=noise, generator=generator, return_dict=False
                 )[0]
