@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from dynamicrafter.architectures import FULL, TINY
 from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
+from dynamicrafter.models.windows import TimeWindows
 from dynamicrafter.pipeline.accounting import CallCost, count_call, estimate_run
 from dynamicrafter.pipeline.memory import activation_bytes, fits_together
 from dynamicrafter.presets import get_preset
@@ -35,7 +36,7 @@ def call_of(unet, *, height, width, num_frames=16, batch=1):
     context = unet.project_context(meta(batch, 77, depth, dtype=dtype), meta(batch, num_frames, 16, depth, dtype=dtype))
     sample = meta(batch, 8, num_frames, height // 8, width // 8, dtype=dtype)
     timestep = meta(batch, dtype=torch.int64)
-    return lambda: unet(sample, timestep, context=context)
+    return lambda: unet(sample, timestep, context=context, windows=TimeWindows(16, 4))
 
 
 @cache
@@ -119,7 +120,13 @@ def test_a_count_leaves_nothing_of_the_last_one():
 
 @pytest.mark.parametrize(
     ("size", "num_frames", "batch", "dtype"),
-    [(64, 1, 1, torch.float32), (128, 16, 1, torch.bfloat16), (256, 8, 3, torch.bfloat16)],
+    [
+        (64, 1, 1, torch.float32),
+        (128, 16, 1, torch.bfloat16),
+        (256, 8, 3, torch.bfloat16),
+        (256, 50, 2, torch.bfloat16),
+        (512, 128, 1, torch.bfloat16),
+    ],
 )
 def test_the_formula_holds_for_any_length_batch_and_dtype(size, num_frames, batch, dtype):
     unet = build_empty("unet", FULL, get_preset("512")).to("meta", dtype)
@@ -141,6 +148,16 @@ def test_a_run_adds_up():
     short = estimate(num_frames=8)
     assert 2 * short.decode_flops == two.decode_flops
     assert short.decode_bytes < two.decode_bytes
+
+
+def test_what_a_long_clip_costs_grows_with_its_length_alone():
+    one, two, four = (estimate(num_frames=frames, memory_bytes=10**9) for frames in (32, 64, 128))
+    for name in ("denoise_flops", "denoise_bytes", "decode_flops", "decode_bytes"):
+        at_32, at_64, at_128 = (getattr(run, name) for run in (one, two, four))
+        assert at_128 - at_64 == pytest.approx(2 * (at_64 - at_32), rel=0.01), name
+    assert one.encode_flops == two.encode_flops == estimate().encode_flops
+    dense = estimate(num_frames=64, memory_bytes=10**9, window_stride=1)
+    assert dense.denoise_flops > two.denoise_flops
 
 
 def test_float16_counts_the_autoencoder_in_float32():
