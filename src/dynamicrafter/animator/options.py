@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -162,6 +163,17 @@ def _within(name: str, value: float | None, low: float, high: float) -> None:
     if value is None or not low <= value <= high:  # so written, NaN is refused too
         near = low if value is None or not value > high else high
         raise InputError(f"{name} must be between {low} and {high}, got {value}; try {near}.")
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Let `resolved` check within, and warn of nothing: for a preset that stands in for one that isn't known yet."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def parse_size(text: str) -> tuple[int, int]:

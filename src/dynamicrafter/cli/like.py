@@ -41,7 +41,7 @@ def repeated(given: Command) -> Command:
             f"{recipe.clip} was made by `dynamicrafter {recipe.mode}`; repeat it with "
             f"`dynamicrafter {recipe.mode} --like {recipe.clip}`."
         )
-    if given.model.download and given.model.model is None and not _is_ours(recipe.model):
+    if given.model.download and given.model.model is None and not is_ours(recipe.model):
         raise InputError(
             f"{recipe.clip} was made by the model {recipe.model!r}, which is not downloaded on a file's word; "
             f"repeat it with --model {recipe.model} if you trust it."
@@ -130,7 +130,7 @@ def find_adapters(stored: Adapter, *, clip: Path) -> Adapter:
     return replace(stored, path=path)
 
 
-def _is_ours(model: str) -> bool:
+def is_ours(model: str) -> bool:
     """Whether a model's name leads to a published repository, or to nothing but this machine."""
     return (
         model in (*PRESETS, BUNDLED.name) or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()

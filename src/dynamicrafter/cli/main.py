@@ -63,6 +63,11 @@ _COMMANDS = {
         arguments="dynamicrafter.cli.commands:LoopCommand",
         work="dynamicrafter.cli.make:run",
     ),
+    "story": _SubCommand(
+        summary="make a film of shots and transitions that a file lists",
+        arguments="dynamicrafter.cli.story:StoryCommand",
+        work="dynamicrafter.cli.story:run",
+    ),
     "download": _SubCommand(
         summary="fetch a model's weights from the Hugging Face hub",
         arguments="dynamicrafter.cli.commands:DownloadCommand",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamicrafter import hub
 from dynamicrafter.animator.adapters import parse_adapters
-from dynamicrafter.animator.options import AnimateOptions, check_prompt
+from dynamicrafter.animator.options import AnimateOptions, check_prompt, unwarned
 from dynamicrafter.cli.commands import MakeCommand, ModelFlags
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes
 from dynamicrafter.errors import InputError
@@ -101,7 +100,7 @@ def _check_options(command: MakeCommand) -> None:
     if preset is not None:
         command.clip.resolved(preset, **shape)
         return
-    with _muted(logging.getLogger(AnimateOptions.__module__)):  # what it warns of depends on the real preset
+    with unwarned():
         command.clip.resolved(PRESETS["512_interp"], **shape)
 
 
@@ -114,16 +113,6 @@ def _known_preset(command: MakeCommand) -> Preset | None:
         return get_preset(name.removeprefix(SEEDED))
     except InputError:
         return None
-
-
-@contextmanager
-def _muted(log: logging.Logger) -> Iterator[None]:
-    before = log.disabled
-    log.disabled = True
-    try:
-        yield
-    finally:
-        log.disabled = before
 
 
 def _check_outputs(command: MakeCommand) -> list[Path]:

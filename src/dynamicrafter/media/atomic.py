@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+_HIDDEN = ".dynamicrafter-"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
     errno.EDQUOT: "your disk quota is used up; free some space or choose another folder",
@@ -83,11 +84,24 @@ def _check_replaceable_folder(path: Path) -> None:
 
 
 @contextmanager
-def replacing_file(path: Path) -> Generator[Path]:
-    """Give a hidden name beside `path`; when the block ends well, what was written there takes `path`'s place."""
-    with _temporary(path, path.suffix) as aside:
+def replacing_file(path: Path, *, within: Path | None = None) -> Generator[Path]:
+    """Give a hidden name beside `path`; when the block ends well, what was written there takes `path`'s place.
+
+    Args:
+        within: a folder on the same disk for the hidden name, where `clear_leftovers` will find it.
+    """
+    with _temporary(path if within is None else within / path.name, path.suffix) as aside:
         yield aside
         aside.replace(path)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed program left half-written under a hidden name; nobody may be writing there."""
+    for aside in folder.glob(f"{_HIDDEN}*"):
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -109,7 +123,7 @@ def replacing_folder(path: Path) -> Generator[Path]:
 @contextmanager
 def _temporary(path: Path, suffix: str) -> Generator[Path]:
     """Name something hidden beside `path`, and clear it away in the end, whatever happens."""
-    aside = path.parent / f".dynamicrafter-{secrets.token_hex(6)}{suffix}"
+    aside = path.parent / f"{_HIDDEN}{secrets.token_hex(6)}{suffix}"
     try:
         yield aside
     finally:

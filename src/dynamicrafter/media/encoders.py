@@ -13,11 +13,12 @@ from PIL import Image, PngImagePlugin
 
 from dynamicrafter.errors import OutputError
 from dynamicrafter.media.notes import MAX_NOTE
+from dynamicrafter.media.sound import SoundTrack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from av import VideoFrame
+    from av import AudioFrame, VideoFrame
 
     from dynamicrafter.media.formats import Codec
 
@@ -34,9 +35,25 @@ EXACT_SWSCALE = 0x2 | 0x40000 | 0x2000 | 0x4000
 
 
 def encode_video(
-    path: Path, frames: np.ndarray, *, fps: Fraction, note: str, codec: Codec, crf: int, kind: str
+    path: Path,
+    frames: Iterable[np.ndarray],
+    *,
+    size: tuple[int, int],
+    fps: Fraction,
+    note: str,
+    codec: Codec,
+    crf: int,
+    kind: str,
+    sound: Iterator[AudioFrame] | None = None,
 ) -> None:
     """Write an mp4 or webm: yuv420p with left-sited colours, BT.709 in limited range, and tagged so.
+
+    Frames are taken one at a time, so that a film of any length needs the memory of a short one.
+
+    Args:
+        frames: uint8 (h, w, 3) each.
+        size: (height, width) of all of them.
+        sound: what is heard meanwhile, as `sound_of` gives it; becomes AAC.
 
     Raises:
         OutputError: the encoder refuses the frames.
@@ -45,7 +62,7 @@ def encode_video(
     import av
     from av.video.reformatter import ColorRange, Colorspace
 
-    height, width = frames.shape[1:3]
+    height, width = size
     try:
         with av.open(str(path), "w", format=kind, options=dict(codec.container_options)) as container:
             container.metadata["comment"] = note
@@ -55,21 +72,26 @@ def encode_video(
             context = stream.codec_context
             context.color_range = ColorRange.MPEG
             context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
-            for frame in _yuv_frames(frames, fps):
+            track = None if sound is None else SoundTrack(container, sound)
+            for shown, frame in enumerate(_yuv_frames(frames, size, fps), start=1):
                 container.mux(stream.encode(frame))
+                if track is not None:
+                    track.play_until(shown / fps)
             container.mux(stream.encode(None))
+            if track is not None:
+                track.finish()
     except av.FFmpegError as error:
         if isinstance(error, OSError):
             raise
         raise OutputError(f"the {kind} encoder refused frames of {height}×{width} ({error}); try png.") from error
 
 
-def _yuv_frames(frames: np.ndarray, fps: Fraction) -> Iterator[VideoFrame]:
+def _yuv_frames(frames: Iterable[np.ndarray], size: tuple[int, int], fps: Fraction) -> Iterator[VideoFrame]:
     """Convert RGB to BT.709 by libav's scale filter, which alone can put the colours where players look for them."""
     from av import VideoFormat, VideoFrame
     from av.filter import Graph
 
-    height, width = frames.shape[1:3]
+    height, width = size
     graph = Graph()
     graph.link_nodes(
         graph.add_buffer(width=width, height=height, format=VideoFormat("rgb24"), time_base=1 / fps),

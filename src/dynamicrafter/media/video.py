@@ -107,7 +107,8 @@ def _encode(
     path: Path, frames: np.ndarray, clip_format: ClipFormat, *, fps: Fraction, note: str, crf: int | None
 ) -> None:
     if clip_format.codec is not None and crf is not None:
-        encode_video(path, frames, fps=fps, note=note, codec=clip_format.codec, crf=crf, kind=clip_format.name)
+        size, codec, kind = frames.shape[1:3], clip_format.codec, clip_format.name
+        encode_video(path, frames, size=size, fps=fps, note=note, codec=codec, crf=crf, kind=kind)
     elif clip_format.name == "gif":
         encode_gif(path, frames, fps=fps, note=note)
     elif clip_format.name == "webp":

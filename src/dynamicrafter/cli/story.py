@@ -1,0 +1,213 @@
+"""`story`: shots, title cards and transitions in a file become one film, which goes on where it was stopped."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from dynamicrafter import hub
+from dynamicrafter.cli.commands import ModelFlags, Switch
+from dynamicrafter.cli.console import Progress, Stopped, importing, minutes, one_line
+from dynamicrafter.cli.like import is_ours
+from dynamicrafter.cli.story_progress import StoryProgress
+from dynamicrafter.errors import InputError
+
+if TYPE_CHECKING:
+    from dynamicrafter.animator.animator import Animator
+    from dynamicrafter.story.format import Story
+    from dynamicrafter.story.kept import KeptShots, Records
+    from dynamicrafter.story.models import KnownModel
+    from dynamicrafter.story.plan import Blend, Plan, Play
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryCommand:
+    """Make a film of a file that lists shots and transitions: dynamicrafter story trip.yaml -o trip.mp4
+
+    Each shot is kept in a folder beside the film (trip.shots), so that the same command goes on where it was stopped,
+    and makes again only what was changed.
+    """
+
+    story: Annotated[Positional[Path], arg(metavar="STORY", help_behavior_hint="")]
+    """The YAML file; pictures in it are looked for from its folder."""
+    output: Annotated[
+        Path | None,
+        arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: named after the story, in this folder)"),
+    ] = None
+    """The film to write or replace: mp4, or webm where there is no sound."""
+    crf: Annotated[int | None, arg(help_behavior_hint="(default: mp4 16, webm 24)")] = None
+    """Quality of mp4 (0 to 51) and webm (0 to 63); a smaller number looks better and makes a larger file."""
+    dry_run: Annotated[Switch, arg(help_behavior_hint="")] = False
+    """Show what the film will be, and what is kept and what would be made; make nothing."""
+    quiet: Annotated[Switch, arg(aliases=["-q"], help_behavior_hint="")] = False
+    """Say nothing but warnings, errors and the result's path."""
+    transition_model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as for the shots)")] = (
+        None
+    )
+    """The model that makes generated transitions, such as interp; it wears no adapters of --lora."""
+    model: ModelFlags = field(default_factory=ModelFlags)
+    """What makes the shots, and on what; goes before what the file says."""
+
+
+def run(command: StoryCommand) -> None:
+    """Make what is missing, join it, and print the film's path once it is complete.
+
+    Raises:
+        InputError: whatever is wrong with the story, found before a model is loaded.
+        Stopped: interrupted; what was made until then is kept.
+    """
+    from dynamicrafter.story.format import read_story
+    from dynamicrafter.story.kept import KeptShots
+
+    said = Progress(quiet=command.quiet)
+    story = read_story(command.story)
+    output = command.output or Path(f"{command.story.stem}.mp4")
+    target = _checked_output(command, story, output)
+    said.phase(f"Reading {command.story}…")
+    plan = _planned(command, story, said)
+    shots = KeptShots(target.with_suffix(".shots"))
+    if command.dry_run:
+        print("\n".join(_table(plan, shots)))
+        return
+    said.phase(_summary(plan))
+    with shots.locked():
+        _make(command, plan, shots, target, said)
+    print(output)
+
+
+def _checked_output(command: StoryCommand, story: Story, output: Path) -> Path:
+    """The film's path, links followed.
+
+    Raises:
+        InputError: it can't be written there, or not so.
+    """
+    from dynamicrafter.media.film import film_format
+    from dynamicrafter.media.video import check_output
+
+    if str(output) == "-":
+        raise InputError("output must be a file, got -, which would be standard output; try -o story.mp4.")
+    film_format(output, sound=story.sound is not None)
+    check_output(output, fps=story.fps, crf=command.crf)
+    target = Path(os.path.realpath(output))
+    if story.sound is not None and target.exists() and target.samefile(story.sound):
+        raise InputError(f"output {output} would replace the sound that the film is to have; choose another name.")
+    return target
+
+
+def _planned(command: StoryCommand, story: Story, said: Progress) -> Plan:
+    with importing():
+        import dynamicrafter.pipeline  # noqa: F401
+    from dynamicrafter.story.models import know
+    from dynamicrafter.story.plan import plan_story
+
+    flags = command.model
+    download = flags.download and not command.dry_run
+    name = _model_name(flags.model, story.model, download=download) or _best_model(said)
+    model = know(name, preset=flags.preset, lora=flags.lora, download=download)
+    other = _model_name(command.transition_model, story.transition_model, download=download)
+    between = None if other is None else know(other, download=download)
+    return plan_story(story, model=model, transition_model=between)
+
+
+def _model_name(flag: str | None, written: str | None, *, download: bool) -> str | None:
+    if flag is None and written is not None and download and not is_ours(written):
+        raise InputError(
+            f"the story asks for the model {written!r}, which is not downloaded on a file's word; run it with "
+            f"--model or --transition-model {written} if you trust it."
+        )
+    return written if flag is None else flag
+
+
+def _best_model(said: Progress) -> str:
+    name = hub.best_local("animate").preset
+    assert name is not None
+    said.phase(f"No model named; using {name}")
+    return name
+
+
+def _make(command: StoryCommand, plan: Plan, shots: KeptShots, target: Path, said: Progress) -> None:
+    from dynamicrafter.story.joining import film_metadata, is_made, join
+    from dynamicrafter.story.making import make_pieces, survey
+
+    began = time.monotonic()
+    progress = StoryProgress(plan, survey(plan, shots), watched=said.watched, quiet=command.quiet)
+
+    def load(model: KnownModel) -> Animator:
+        return _loaded(model, plan, command, said)
+
+    try:
+        records = make_pieces(plan, shots, load=load, watcher=progress)
+        metadata = film_metadata(plan, records, crf=command.crf)
+        if is_made(target, metadata):
+            said.phase("The film is there already, and is what it would be now")
+            return
+        join(target, plan, shots, records, metadata=metadata, crf=command.crf, on_frame=progress.on_frame)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped; {progress.num_there} of {len(plan.pieces)} clips are kept in {shots.folder.name}, and the same "
+            f"command goes on from there"
+        ) from None
+    finally:
+        progress.close()
+    said.phase(f"Made {progress.num_made} clips, kept {progress.num_kept}; {minutes(time.monotonic() - began)} in all")
+
+
+def _loaded(model: KnownModel, plan: Plan, command: StoryCommand, said: Progress) -> Animator:
+    from dataclasses import replace
+
+    from dynamicrafter.cli.make import load_animator
+
+    flags = command.model
+    if model is not plan.model:
+        flags = replace(flags, preset=None, lora=())
+    animator = load_animator(model.name, flags, said, quiet=command.quiet)
+    animator.pipeline.set_progress_bar_config(disable=True)
+    return animator
+
+
+def _summary(plan: Plan) -> str:
+    height, width = plan.size
+    shots = len(plan.story.shots)
+    return (
+        f"{shots} shots, {plan.num_frames} frames, {minutes(float(plan.seconds))} at {plan.story.fps} frames a second, "
+        f"{width}×{height}"
+    )
+
+
+def _table(plan: Plan, shots: KeptShots) -> Iterator[str]:
+    """The plan as a person reads it."""
+    from dynamicrafter.story.making import survey
+
+    there = survey(plan, shots)
+    yield one_line(_summary(plan))
+    yield ""
+    yield f"{'start':>8}  {'frames':>6}  {'what':<44}  state"
+    start = 0
+    for part in plan.timeline:
+        what, state = _described(part, there)
+        yield f"{float(start / plan.story.fps):>7.2f}s  {part.num_frames:>6}  {one_line(what):<44}  {state}".rstrip()
+        start += part.num_frames
+    making = [piece for piece in plan.pieces if piece.key not in there]
+    yield ""
+    yield f"{len(plan.pieces) - len(making)} clips kept in {shots.folder.name}, {len(making)} to make"
+
+
+def _described(part: Play | Blend, there: Records) -> tuple[str, str]:
+    from dynamicrafter.story.format import TitleCard
+    from dynamicrafter.story.plan import Blend
+
+    if isinstance(part, Blend):
+        return f"crossfade from {part.number} to {part.number + 1}", ""
+    footage = part.footage
+    if isinstance(footage, TitleCard):
+        return f"{part.number}. title {footage.look.text.splitlines()[0][:30]!r}", "drawn"
+    state = f"kept as {footage.folder}" if footage.key in there else "to make"
+    if footage.mode == "interpolate":
+        return f"generated from {part.number} to {part.number + 1}", state
+    return f"{part.number}. {footage.prompt[:38]!r}", state

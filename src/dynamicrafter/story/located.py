@@ -1,0 +1,154 @@
+"""A YAML file as values that know where they stand, so that whatever is wrong with one can name its line.
+
+Files come from anywhere: nothing in them is run, and aliases, with which a few lines stand for gigabytes, are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynamicrafter.errors import InputError
+
+if TYPE_CHECKING:
+    import yaml
+
+MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """A value of a file, and where it stands.
+
+    Attributes:
+        value: text, number, truth value or None; a list of `Located`; or a dictionary of `Located` by key.
+        file: as it was named.
+        line: the value's first, counted from 1.
+        key_line: its key's; of a value without a key, `line`.
+        remark: what messages add: how the value came about, where it isn't what was written.
+    """
+
+    value: Any
+    file: Path
+    line: int
+    key_line: int
+    remark: str = ""
+
+    def refusal(self, text: str, *, line: int | None = None) -> InputError:
+        """An error that names the file and the line."""
+        return InputError(f"{self.file}, line {self.line if line is None else line}: {text}{self.remark}")
+
+    def plain(self) -> Any:
+        """The value without places, as JSON has it."""
+        if isinstance(self.value, dict):
+            return {key: value.plain() for key, value in self.value.items()}
+        if isinstance(self.value, list):
+            return [value.plain() for value in self.value]
+        return self.value
+
+    def mapping(self, known: Collection[str], *, name: str) -> dict[str, Located]:
+        """The value as keys and values.
+
+        Args:
+            known: the keys that may stand in it.
+            name: what it is, for messages.
+
+        Raises:
+            InputError: it is something else, or has another key.
+        """
+        if not isinstance(self.value, dict):
+            raise self.refusal(f"{name} must be written as `key: value`, got {shown(self.plain())}.")
+        for key, value in self.value.items():
+            if key not in known:
+                close = difflib.get_close_matches(key, known, n=1)
+                remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
+                raise self.refusal(f"{name} has no key {key!r}; {remedy}", line=value.key_line)
+        return self.value
+
+    def text(self, name: str) -> str:
+        """The value as text.
+
+        Raises:
+            InputError: it is something else, such as `no`, which YAML takes for false.
+        """
+        if not isinstance(self.value, str):
+            raise self.refusal(f"{name} must be text, got {shown(self.plain())}; put it into quotes.")
+        return self.value
+
+
+def shown(value: Any) -> str:
+    """A value as a message repeats it: shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def read_located(path: Path) -> Located:
+    """Read a YAML file.
+
+    Raises:
+        InputError: it can't be read, is larger than a MiB, or isn't YAML; it holds an alias, or a key twice.
+    """
+    text = _read_text(path)
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark
+                raise yaml.composer.ComposerError(None, None, "aliases can't be used here", mark)
+            return super().compose_node(parent, index)
+
+    try:
+        loader = Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise InputError(f"{path} is empty; write a story in it.")
+            return _located(node, loader, path, key_line=node.start_mark.line + 1)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: no YAML ({getattr(error, 'problem', None) or error}).") from error
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply; a story needs four levels.") from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise InputError(f"{path} must be at most {MAX_BYTES} bytes; a story is a text of some lines a shot.")
+        return content.decode()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
+        raise InputError(f"{path} can't be read ({reason}); name a YAML file.") from error
+
+
+def _located(node: yaml.Node, loader: yaml.SafeLoader, path: Path, *, key_line: int) -> Located:
+    import yaml
+
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        value: Any = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node, deep=True) if isinstance(key_node, yaml.ScalarNode) else None
+            here = key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise InputError(f"{path}, line {here}: a key must be text, got {shown(key)}.")
+            if key in value:
+                raise InputError(f"{path}, line {here}: {key} stands here twice; leave one out.")
+            value[key] = _located(value_node, loader, path, key_line=here)
+    elif isinstance(node, yaml.SequenceNode):
+        places = ((item, item.start_mark.line + 1) for item in node.value)
+        value = [_located(item, loader, path, key_line=here) for item, here in places]
+    else:
+        value = loader.construct_object(node, deep=True)
+    return Located(value=value, file=path, line=line, key_line=key_line)
