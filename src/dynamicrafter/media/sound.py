@@ -114,7 +114,7 @@ def _one_line_errors(path: Path) -> Generator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = error.strerror or type(error).__name__
         raise InputError(f"{path} is no sound that can be read here, or damaged ({reason}).") from error
 
 

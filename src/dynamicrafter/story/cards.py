@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LONGEST_TITLE = 500  # characters
 _WIDTH, _HEIGHT = 0.86, 0.8  # of the frame, that text may fill
-_LARGEST, _SMALLEST = 0.16, 0.045  # height of letters, of the frame's height
+_LARGEST, _SMALLEST = 0.16, 0.045  # height of letters, of the frame's height and of its shorter side
 _LINE = 1.25  # distance of lines, in heights of letters
 
 
@@ -101,7 +101,7 @@ def draw_card(look: CardLook, size: tuple[int, int]) -> np.ndarray:
 def _fitted(look: CardLook, size: tuple[int, int]) -> tuple[ImageFont.FreeTypeFont, str]:
     """The largest letters with which the text fits, and the text broken into lines."""
     height, width = size
-    for letters in range(int(_LARGEST * height), max(int(_SMALLEST * height), 7) - 1, -1):
+    for letters in range(int(_LARGEST * height), max(int(_SMALLEST * min(size)), 7) - 1, -1):
         font = _load(look.font, letters)
         lines = [line for part in look.text.strip().splitlines() for line in _broken(part, font, _WIDTH * width)]
         fits = all(font.getlength(line) <= _WIDTH * width for line in lines)

@@ -292,7 +292,7 @@ def _options(places: dict[str, Located], owner: Located, *, mode: Mode) -> Locat
     for name, place in places.items():
         _refuse_alone(name, place, stand_in, mode)
     made = LocatedOptions(options=_values(places), places=places, owner=owner)
-    located(owner, lambda: check_prompt("negative", made.options.negative))
+    located(places.get("negative", owner), lambda: check_prompt("negative", made.options.negative))
     with unwarned():
         made.resolved(stand_in, mode=mode)
     return made

@@ -113,7 +113,8 @@ def read_located(path: Path) -> Located:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{line}: no YAML ({getattr(error, 'problem', None) or error}).") from error
+        problem = getattr(error, "problem", None) or error
+        raise InputError(f"{path}{line}: this is no YAML that can be read ({problem}).") from error
     except RecursionError:
         raise InputError(f"{path} is nested too deeply; a story needs four levels.") from None
 

@@ -121,4 +121,7 @@ def prompt_of(keys: dict[str, Located]) -> str:
 
 
 def name_of(place: Located | None, key: str) -> str | None:
-    return None if place is None else place.text(key)
+    """A model's name, which may look like a number: 512."""
+    if place is None:
+        return None
+    return str(place.value) if type(place.value) is int else place.text(key)
