@@ -10,7 +10,15 @@ import dynamicrafter
 
 TINY = ("--model", "seeded:tiny", "--steps", "1", "--frames", "1", "--guidance", "1")
 HEAVY = ("torch", "diffusers", "transformers", "av", "huggingface_hub", "accelerate")
-LIGHT_WORDS = ([], ["--help"], ["--version"], ["animate", "--help"], ["interpolate", "-h"], ["loop", "-h"])
+LIGHT_WORDS = (
+    [],
+    ["--help"],
+    ["--version"],
+    ["animate", "--help"],
+    ["interpolate", "-h"],
+    ["loop", "-h"],
+    ["story", "-h"],
+)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
