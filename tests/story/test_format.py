@@ -139,6 +139,10 @@ ERRORS = {
         SHOT + "    transition: {kind: interpolate, frames: 5000}\n" + NEXT,
         "(with the 2 that it shares with its shots)",
     ),
+    "two that do not go together": (
+        SHOT + "    window: 6\n    window_stride: 7",
+        ", line 2: window_stride must be between 1 and 6, got 7; try 6.",
+    ),
     "letters": ("shots:\n  - title: é\n    seconds: 1", ", line 2: title needs 'é', which Pillow's own font lacks"),
     "no letters": ("shots:\n  - title: ''\n    seconds: 1", ", line 2: title must not be empty"),
     "no length of a card": (

@@ -74,9 +74,7 @@ class LocatedOptions:
         try:
             return replace(self.options, size=size or self.options.size).resolved(preset, mode=mode)
         except InputError as error:
-            for name, place in self.places.items():
-                _refuse_alone(name, place, preset, mode)
-            raise self.owner.refusal(str(error)) from None  # two that don't go together
+            raise _placed(error, self.places, self.owner, preset, mode) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +167,7 @@ def read_story(path: Path) -> Story:
     return Story(
         file=path,
         fps=defaults.fps,
-        size=defaults.clip.options.size,
+        size=defaults.size,
         defaults=defaults.clip,
         shots=shots,
         model=name_of(keys.get("model"), "model"),
@@ -184,6 +182,7 @@ class _Defaults:
     """What holds for the whole story or for every shot that says nothing else."""
 
     fps: Fraction
+    size: tuple[int, int] | None
     clip: LocatedOptions
 
     @classmethod
@@ -193,12 +192,13 @@ class _Defaults:
         if "fps" in keys:
             fps = located(keys["fps"], lambda: parse_fps(keys["fps"].value))
         places = {name: keys[name] for name in _OPTIONS if name in keys}
-        if "size" in keys:
-            places["size"] = size_of(keys["size"])
+        size = size_of(keys["size"]) if "size" in keys else None
+        if size is not None:
+            places["size"] = replace(keys["size"], value=[replace(keys["size"], value=side) for side in size])
         length = length_of(keys, fps)
         if length is not None:
             places["frames"] = length
-        return cls(fps=fps, clip=_options(places, given or root, mode="animate"))
+        return cls(fps=fps, size=size, clip=_options(places, given or root, mode="animate"))
 
     def merged(self, keys: dict[str, Located], owner: Located, *, mode: Mode, extra: int = 0) -> LocatedOptions:
         """A shot's options over these; a transition's length is its own.
@@ -289,19 +289,25 @@ def _transition(given: Located | None, defaults: _Defaults, *, is_last: bool) ->
 def _options(places: dict[str, Located], owner: Located, *, mode: Mode) -> LocatedOptions:
     """Options that keep every rule that doesn't depend on the model."""
     stand_in = PRESETS["512_interp"]
-    for name, place in places.items():
-        _refuse_alone(name, place, stand_in, mode)
-    made = LocatedOptions(options=_values(places), places=places, owner=owner)
-    located(places.get("negative", owner), lambda: check_prompt("negative", made.options.negative))
     with unwarned():
-        made.resolved(stand_in, mode=mode)
-    return made
+        try:
+            options = _values(places)
+            options.resolved(stand_in, mode=mode)
+        except InputError as error:
+            raise _placed(error, places, owner, stand_in, mode) from None
+    located(places.get("negative", owner), lambda: check_prompt("negative", options.negative))
+    return LocatedOptions(options=options, places=places, owner=owner)
 
 
-def _refuse_alone(name: str, place: Located, preset: Preset, mode: Mode) -> None:
-    """Raises InputError, with the line, where one option by itself breaks its rule."""
+def _placed(error: InputError, places: dict[str, Located], owner: Located, preset: Preset, mode: Mode) -> InputError:
+    """An error about options, with the line of the one that breaks its rule by itself, or else of their owner."""
     with unwarned():
-        located(place, lambda: _values({name: place}).resolved(preset, mode=mode))
+        for name, place in places.items():
+            try:
+                _values({name: place}).resolved(preset, mode=mode)
+            except InputError as alone:
+                return place.refusal(str(alone))
+    return owner.refusal(str(error))
 
 
 def _values(places: dict[str, Located]) -> AnimateOptions:

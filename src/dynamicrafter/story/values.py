@@ -65,15 +65,13 @@ def length_of(keys: dict[str, Located], fps: Fraction, *, extra: int = 0) -> Loc
     return replace(place, value=count + extra, remark=remark)
 
 
-def size_of(place: Located) -> Located:
-    """A size as `AnimateOptions.from_dict` reads it."""
+def size_of(place: Located) -> tuple[int, int]:
+    """(height, width)."""
+    text = place.text("size")
     try:
-        sides = list(parse_size(place.text("size")))
-    except InputError:
-        raise
+        return parse_size(text)
     except ValueError as error:
         raise place.refusal(f"size {error}") from None
-    return replace(place, value=[replace(place, value=side) for side in sides])
 
 
 def picture_of(place: Located) -> PictureFile | None:
