@@ -48,3 +48,38 @@ def test_loss_and_gradient_norms_equal_the_published_ones(golden, timestep):
         for module in (unet, projector):
             module.zero_grad(set_to_none=True)
             module.requires_grad_(False)
+
+
+class _Answer(torch.nn.Module):
+    """A network that answers what it was given."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, *_):
+        return self.answer
+
+
+def test_frames_and_their_means_weigh_as_asked():
+    scheduler = DynamiCrafterScheduler.from_preset(get_preset("bundled"))
+    latents, error = torch.randn(2, 4, 3, 2, 2), torch.randn(2, 4, 3, 2, 2)
+    shared = {
+        "noise": torch.randn_like(latents),
+        "timesteps": torch.tensor([999, 20]),
+        "image_latents": latents,
+        "text_context": torch.zeros(2, 1, 1),
+        "image_context": torch.zeros(2, 3, 1, 1),
+    }
+    unet = _Answer(latents + error)  # of a scheduler that predicts x₀
+    weights = torch.tensor([[4.0, 1.0, 1.0], [4.0, 1.0, 4.0]])
+    found = denoising_loss(unet, scheduler, latents, frame_weights=weights, frame_mean_weight=10.0, **shared)
+    for row in range(2):
+        frames = [
+            sum(error[row, c, f].square().mean() + 10 * error[row, c, f].mean() ** 2 for c in range(4)) / 4
+            for f in range(3)
+        ]
+        want = sum(w * frame for w, frame in zip(weights[row], frames, strict=True)) / weights[row].sum()
+        assert found[row].item() == pytest.approx(want.item(), rel=1e-5)
+    alike = denoising_loss(unet, scheduler, latents, frame_weights=torch.full((2, 3), 7.0), **shared)
+    assert torch.allclose(alike, denoising_loss(unet, scheduler, latents, **shared), rtol=1e-6)

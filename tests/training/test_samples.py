@@ -133,3 +133,19 @@ def test_clips_of_one_picture_share_timestep_and_noise_and_drop_conditions_each_
     assert any(len({draw.drop_text for draw in group}) == 2 for group in groups)
     assert all(draw.ends for draw in draws[6:])
     assert not any(draw.ends for draw in draws[:6])
+
+
+def test_a_clip_that_only_its_ends_can_tell_is_given_both():
+    made, sample = pipeline("tiny512"), replace(FakeClips(num_frames=4).draw(1), between_ends=True)
+    frames = condition_frames(drawn(), 4, between_ends=True)
+    batch = assemble(made, [encode_clip(made, sample, frames)], [drawn()], encode_nothing(made), device=CPU)
+    latents = batch["latents"]
+    assert torch.equal(batch["image_latents"], made.place_image_latents(latents[:, :, 0], latents[:, :, -1], 4))
+    assert batch["given"].tolist() == [[True, False, False, True]]
+
+
+def test_the_frame_that_an_animation_is_given_is_marked():
+    made, sample = pipeline("tiny512"), FakeClips(num_frames=4).draw(1)
+    clip = encode_clip(made, sample, condition_frames(drawn(), 4))
+    batch = assemble(made, [clip], [drawn()], encode_nothing(made), device=CPU)
+    assert batch["given"].tolist() == [[False, False, True, False]]

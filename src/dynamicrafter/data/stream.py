@@ -17,13 +17,15 @@ class Sample:
     """One clip as training sees it.
 
     pixels: (3, f, h, w), uint8. caption: the text to condition on. motion: the motion number, in the preset's unit.
-    key: what to call the clip in a report, such as its file.
+    key: what to call the clip in a report, such as its file. between_ends: whether it can only be told from its first
+    and its last frame together.
     """
 
     pixels: Tensor
     caption: str
     motion: float
     key: str
+    between_ends: bool = False
 
 
 class ClipStream(Protocol):

@@ -26,6 +26,8 @@ class ObjectiveConfig:
     ends: float = 0.0  # share of samples that get first and last frame instead, as for interpolation
     high_noise: float = 0.0  # share of timesteps drawn from `high_noise_from` … 999 only; the rest from all
     high_noise_from: int = 985
+    given_frames: float = 1.0  # how much a frame whose picture is given counts, beside 1 for any other
+    frame_means: float = 0.0  # weight of the error of each frame's mean colour, beside 1 for that of its pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,7 @@ class Stage:
     variations: int = 1  # neighbouring clips of one picture; they get one timestep and one noise
     motions: tuple[tuple[str, float], ...] = ()  # kinds and their shares
     size: int | None = None  # pixels, of both sides; None for the model's
-    returning: float = 0.0  # share of clips that end where they began
+    returning: float = 0.0  # share of clips that end where they began, and are given both ends
     bare: float = 0.4  # share of captions that name the motion alone
 
 
@@ -180,6 +182,9 @@ def _check_objective(objective: ObjectiveConfig) -> None:
     last = NUM_TRAIN_TIMESTEPS - 1
     start = objective.high_noise_from
     _require(0 <= start <= last, "objective.high_noise_from", f"between 0 and {last}", start)
+    _require(_positive(objective.given_frames), "objective.given_frames", "above 0", objective.given_frames)
+    means = objective.frame_means
+    _require(math.isfinite(means) and means >= 0, "objective.frame_means", "at least 0", means)
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:

@@ -28,7 +28,7 @@ class Encoded:
         text: of the caption: context (n, c), or tokens (n,).
         image: of some frames: the image encoder's tokens (k, n, c), or its input (k, 3, h, w).
         frames: which frames those are, in order, (k,).
-        motion, key: as in `Sample`.
+        motion, key, between_ends: as in `Sample`.
     """
 
     mean: Tensor
@@ -38,6 +38,7 @@ class Encoded:
     frames: Sequence[int]
     motion: float
     key: str
+    between_ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ def encode_clip(pipeline: Any, sample: Sample, frames: Sequence[int], *, raw: bo
         frames=tuple(frames),
         motion=sample.motion,
         key=sample.key,
+        between_ends=sample.between_ends,
     )
 
 
@@ -78,9 +80,9 @@ def encode_nothing(pipeline: Any, *, raw: bool = False) -> Nothing:
     return Nothing(_text(pipeline, "", raw=raw), _images(pipeline, grey, raw=raw)[0])
 
 
-def condition_frames(draws: Draws, num_frames: int) -> tuple[int, ...]:
+def condition_frames(draws: Draws, num_frames: int, *, between_ends: bool = False) -> tuple[int, ...]:
     """The frames whose image tokens a sample needs: that of its condition picture, interpolation's being the first."""
-    return (0,) if draws.ends else (int(draws.frame * num_frames),)
+    return (0,) if draws.ends or between_ends else (int(draws.frame * num_frames),)
 
 
 def assemble(
@@ -100,9 +102,11 @@ def _row(pipeline: Any, clip: Encoded, draws: Draws, nothing: Nothing) -> dict[s
     posterior = torch.randn(shape, generator=draws.generator)
     noise = torch.randn(shape, generator=draws.generator)
     latents = clip.mean + clip.std * posterior.to(clip.mean.device)
-    place = 0 if draws.ends else int(draws.frame * len(clip.frames))
+    place = 0 if draws.ends or clip.between_ends else int(draws.frame * len(clip.frames))
     chosen = clip.frames[place]
-    last = latents[None, :, -1] if draws.ends else None
+    last = latents[None, :, -1] if draws.ends or clip.between_ends else None
+    given = torch.zeros(shape[1], dtype=torch.bool)
+    given[[chosen] if last is None else [chosen, -1]] = True
     return {
         "latents": latents,
         "noise": noise,
@@ -111,6 +115,7 @@ def _row(pipeline: Any, clip: Encoded, draws: Draws, nothing: Nothing) -> dict[s
         "text": nothing.text if draws.drop_text else clip.text,
         "image": nothing.image if draws.drop_image else clip.image[place],
         "motion": torch.tensor(clip.motion, dtype=torch.float32),
+        "given": given,
     }
 
 

@@ -24,8 +24,14 @@ def denoising_loss(
     text_context: Tensor,
     image_context: Tensor,
     motion: Tensor | None = None,
+    frame_weights: Tensor | None = None,
+    frame_mean_weight: float = 0.0,
 ) -> Tensor:
     """Mean squared error of the network's prediction, for every sample by itself.
+
+    The published objective, unless frames are weighed or their means counted, which young networks gain from: a clip's
+    first frame is what its viewer compares with the picture, and the mean of a frame is its colour, whose error from
+    frame to frame is seen as flicker though it hardly counts among all pixels.
 
     Args:
         unet: called as `DynamiCrafterUNet` is; may be wrapped for training in parallel.
@@ -37,6 +43,8 @@ def denoising_loss(
         text_context: (b, n, c).
         image_context: (b, f, m, c).
         motion: (b,); None for the network's default.
+        frame_weights: (b, f), how much each frame counts in the mean over frames; None for all alike.
+        frame_mean_weight: of the squared error of each frame's mean over its pixels, added to that of the pixels.
 
     Returns:
         (b,), float32.
@@ -44,4 +52,10 @@ def denoising_loss(
     noisy = scheduler.add_noise(latents, noise, timesteps)
     prediction = unet(torch.cat([noisy, image_latents], dim=1), timesteps, text_context, image_context, motion)
     target = scheduler.get_target(latents, noise, timesteps)
-    return (prediction.float() - target.float()).square().mean(dim=(1, 2, 3, 4))
+    error = prediction.float() - target.float()
+    if frame_weights is None and frame_mean_weight == 0:
+        return error.square().mean(dim=(1, 2, 3, 4))
+    by_frame = error.square().mean(dim=(1, 3, 4)) + frame_mean_weight * error.mean(dim=(3, 4)).square().mean(dim=1)
+    if frame_weights is None:
+        return by_frame.mean(dim=1)
+    return (by_frame * frame_weights).sum(dim=1) / frame_weights.sum(dim=1)

@@ -106,7 +106,8 @@ class LiveClips:
         return
 
     def _encode(self, position: int, sample: Sample) -> Encoded:
-        frames = condition_frames(draw_sample(self.config, position), sample.pixels.shape[1])
+        draws = draw_sample(self.config, position)
+        frames = condition_frames(draws, sample.pixels.shape[1], between_ends=sample.between_ends)
         return encode_clip(self.pipeline, sample, frames, raw=self._raw)
 
 

@@ -12,7 +12,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-from dynamicrafter.training.config import LoraConfig, Precision, TrainConfig, Trains
+from dynamicrafter.training.config import LoraConfig, ObjectiveConfig, Precision, TrainConfig, Trains
 from dynamicrafter.training.objective import denoising_loss
 
 _TEMPORAL = re.compile(r"unet\.(.*\.)?(temporal|init_temporal)\.")
@@ -38,8 +38,10 @@ class Trainee(nn.Module):
         *,
         text_encoder: Any = None,
         image_encoder: Any = None,
+        objective: ObjectiveConfig | None = None,
     ) -> None:
         super().__init__()
+        self.objective = objective or ObjectiveConfig()
         self.unet = unet
         self.image_projector = image_projector
         self.text_encoder = text_encoder
@@ -56,6 +58,7 @@ class Trainee(nn.Module):
         text: Tensor,
         image: Tensor,
         motion: Tensor,
+        given: Tensor,
     ) -> Tensor:
         """Losses of a batch, (b,), float32.
 
@@ -63,11 +66,13 @@ class Trainee(nn.Module):
             latents, noise, timesteps, image_latents, motion: as in `denoising_loss`.
             text: context (b, n, c), or tokens (b, n), int64, where the text encoder trains.
             image: the image encoder's tokens (b, n, c), or its input (b, 3, h, w), where it trains.
+            given: (b, f), whether a frame's picture is among the conditions.
         """
         if self.text_encoder is not None:
             text = self.text_encoder(text).last_hidden_state
         if self.image_encoder is not None:
             image = self.image_encoder(pixel_values=image).last_hidden_state
+        weight = self.objective.given_frames
         return denoising_loss(
             self.unet,
             self.scheduler,
@@ -78,6 +83,8 @@ class Trainee(nn.Module):
             text_context=text,
             image_context=self.image_projector(image, latents.shape[2]),
             motion=motion,
+            frame_weights=None if weight == 1 else torch.where(given, weight, 1.0),
+            frame_mean_weight=self.objective.frame_means,
         )
 
 
@@ -97,6 +104,7 @@ def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> Tr
         pipeline.scheduler,
         text_encoder=pipeline.text_encoder if encoders else None,
         image_encoder=pipeline.image_encoder if encoders else None,
+        objective=config.objective,
     )
     trainee.requires_grad_(False)
     _set_dtype(trainee, resting_dtype(config.precision) if config.trains == "lora" else torch.float32, own=own)

@@ -91,3 +91,12 @@ def test_variations_move_one_picture_in_different_ways() -> None:
         assert len({sample.motion for sample, _ in group}) == 1
         assert all(torch.equal(sample.pixels[:, 0], group[0][0].pixels[:, 0]) for sample, _ in group)
     assert not torch.equal(clips[0][0].pixels[:, 0], clips[4][0].pixels[:, 0])
+
+
+def test_what_turns_back_or_becomes_another_picture_is_told_from_both_ends():
+    def drawn(kind, returning):
+        return SyntheticClips(shares={kind: 1.0}, size=32, num_frames=4, returning=returning).draw(0)
+
+    assert drawn("pan left", 1.0).between_ends
+    assert drawn("dissolve", 0.0).between_ends
+    assert not drawn("pan left", 0.0).between_ends

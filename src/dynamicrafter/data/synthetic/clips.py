@@ -27,7 +27,8 @@ class SyntheticClips:
         size: pixels along each side.
         num_frames: of a clip.
         seed: another seed, other clips.
-        returning: share of clips that end where they began, as loops do.
+        returning: share of clips that end where they began, as loops do; told from both ends, for the caption alone
+            does not say that they turn back.
         bare: share of captions that name the motion and nothing else.
         variations: neighbouring positions that show one picture at one speed, each moved differently. What they have in
             common cancels out of a batch's gradient, and what the caption decides is left.
@@ -72,6 +73,7 @@ class SyntheticClips:
             caption=caption(words, kind, bare=self.bare),
             motion=motion,
             key=f"synthetic {self.seed}/{position} ({kind})",
+            between_ends=kind == BETWEEN_PICTURES or course == "there and back",
         )
         return sample, kind
 
