@@ -90,6 +90,7 @@ class Stage:
     size: int | None = None  # pixels, of both sides; None for the model's
     returning: float = 0.0  # share of clips that end where they began, and are given both ends
     bare: float = 0.4  # share of captions that name the motion alone
+    motion_numbers: tuple[float, float] = (8.0, 24.0)  # lowest and highest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,9 @@ def check(config: TrainConfig) -> None:
         *_stage_shares(config),
     ):
         _require(0 <= share <= 1, name, "between 0 and 1", share)
+    for index, stage in enumerate(config.stages):
+        low, high = stage.motion_numbers
+        _require(0 < low <= high, f"stages[{index}].motion_numbers", "a lowest and a highest above 0", (low, high))
     _require(config.ema is None or 0 < config.ema < 1, "ema", "above 0 and below 1", config.ema)
     _require(_positive(config.lora.alpha), "lora.alpha", "above 0", config.lora.alpha)
     if config.cache is not None and config.trains == "everything_and_encoders":

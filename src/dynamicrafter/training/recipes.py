@@ -129,18 +129,19 @@ def from_scratch() -> TrainConfig:
     a network that ignores its caption begins to read it sooner where two captions are all there is; and zooms and
     rotations in one direction before both, for what averages to nothing gives little to learn from.
     """
+    swift: dict[str, Any] = {"motion_numbers": (4.0, 14.0)}  # what moves far differs most from what stands still
     stages = (
         Stage(clips=2000, motions=_PANS[:2], size=64, variations=2, bare=0.8, high_noise=0.7, ends=0.0),
         Stage(clips=2000, motions=_PANS, size=64, variations=4, bare=0.8, high_noise=0.7, ends=0.0),
-        Stage(clips=4000, motions=_ONE_WAY, size=64, variations=2, bare=0.8, high_noise=0.6, ends=0.0),
-        Stage(clips=4000, motions=_CAMERA, size=64, variations=4, bare=0.6, high_noise=0.6, ends=0.0),
-        Stage(clips=8000, motions=_ALL, variations=4, high_noise=0.45, ends=0.2, returning=0.04),
-        Stage(clips=2000, motions=_ALL, variations=4, high_noise=0.2, ends=0.3, returning=0.05),
+        Stage(clips=4800, motions=_ONE_WAY, size=64, variations=4, bare=0.8, high_noise=0.6, ends=0.0, **swift),
+        Stage(clips=4800, motions=_CAMERA, size=64, variations=4, bare=0.7, high_noise=0.6, ends=0.0, **swift),
+        Stage(clips=8000, motions=_ALL, variations=2, high_noise=0.45, ends=0.25, returning=0.08),
+        Stage(clips=4000, motions=_ALL, variations=2, high_noise=0.2, ends=0.3, returning=0.1),
     )
     return TrainConfig(
         model=BUNDLED.name,
         output=Path("from-scratch-tiny"),
-        objective=ObjectiveConfig(condition="first"),
+        objective=ObjectiveConfig(condition="first", given_frames=4.0, frame_means=10.0),
         optimizer=OptimizerConfig(name="muon", lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0),
         schedule=ScheduleConfig(warmup=50, decay="linear", decay_from=0.75),
         stages=stages,

@@ -132,6 +132,7 @@ class Curriculum:
             returning=stage.returning,
             bare=stage.bare,
             variations=stage.variations,
+            motion_numbers=stage.motion_numbers,
         )
         return clips.draw(position - start)
 

@@ -100,3 +100,9 @@ def test_what_turns_back_or_becomes_another_picture_is_told_from_both_ends():
     assert drawn("pan left", 1.0).between_ends
     assert drawn("dissolve", 0.0).between_ends
     assert not drawn("pan left", 0.0).between_ends
+
+
+def test_motion_numbers_lie_between_those_asked_for() -> None:
+    stream = SyntheticClips(shares={"pan left": 1.0}, size=32, num_frames=2, motion_numbers=(4.0, 5.0))
+    numbers = [stream.draw(position).motion for position in range(20)]
+    assert 4 <= min(numbers) < max(numbers) <= 5

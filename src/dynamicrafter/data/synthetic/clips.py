@@ -32,6 +32,7 @@ class SyntheticClips:
         bare: share of captions that name the motion and nothing else.
         variations: neighbouring positions that show one picture at one speed, each moved differently. What they have in
             common cancels out of a batch's gradient, and what the caption decides is left.
+        motion_numbers: lowest and highest frames per second; the lowest moves most.
     """
 
     shares: Mapping[Kind, float]
@@ -41,6 +42,7 @@ class SyntheticClips:
     returning: float = 0.0
     bare: float = 0.4
     variations: int = 1
+    motion_numbers: tuple[float, float] = (FASTEST, SLOWEST)
 
     def __len__(self) -> int:
         return 10_000  # an endless stream has no length; this many make a pass for reports and schedules
@@ -55,7 +57,7 @@ class SyntheticClips:
         group, place = divmod(position, self.variations)
         rng = np.random.default_rng(stream_seed(self.seed, item="synthetic", sample=group))
         kind = _picked(rng, self.shares, self.variations)[place]
-        motion = float(np.exp(rng.uniform(np.log(FASTEST), np.log(SLOWEST))))
+        motion = float(np.exp(rng.uniform(*np.log(self.motion_numbers))))
         course: Course = "there and back" if rng.random() < self.returning else "onward"
         source = source_size(self.size)
         frames = move(
