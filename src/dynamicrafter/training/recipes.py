@@ -141,7 +141,7 @@ def from_scratch() -> TrainConfig:
     return TrainConfig(
         model=BUNDLED.name,
         output=Path("from-scratch-tiny"),
-        objective=ObjectiveConfig(condition="first", given_frames=4.0, frame_means=10.0),
+        objective=ObjectiveConfig(condition="first", given_frames=4.0, frame_means=1.0),
         optimizer=OptimizerConfig(name="muon", lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0, clip_norm=1.0),
         schedule=ScheduleConfig(warmup=50, decay="linear", decay_from=0.75),
         stages=stages,
