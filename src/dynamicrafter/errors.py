@@ -21,3 +21,7 @@ class ModelNotFoundError(InputError):
 
 class OutputError(InputError):
     """An output cannot be written: folder missing, no permission, disk full, unknown extension."""
+
+
+class MachineError(Exception):
+    """The machine was not up to it, whatever the user had asked for; the command ends with exit code 1."""

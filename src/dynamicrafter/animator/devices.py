@@ -29,6 +29,13 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def all_devices() -> list[str]:
+    """Every GPU of this machine that PyTorch can use, or else the CPU."""
+    if torch.cuda.is_available():
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["mps" if torch.backends.mps.is_available() else "cpu"]
+
+
 def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
     """The named number format, or the fastest that keeps float32's range, else float16 on a GPU without it.
 

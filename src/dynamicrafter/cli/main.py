@@ -1,8 +1,8 @@
 """The command's entry point: finds the sub-command, and turns whatever happens into one line and an exit code.
 
-0 done, 1 the machine was not up to it (memory, disk), 2 an error of the user's, 130 stopped by Ctrl-C (143 and 129 by
-the system or a closed terminal), 141 nobody reads the output. Anything else is a fault of the package and keeps its
-traceback.
+0 done, 1 the machine was not up to it (memory, disk), 2 an error of the user's, 3 some jobs of a list failed, 130
+stopped by Ctrl-C (143 and 129 by the system or a closed terminal), 141 nobody reads the output. Anything else is a
+fault of the package and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from dynamicrafter import __version__
 from dynamicrafter.cli.console import hush_libraries, say, shown_warnings
-from dynamicrafter.errors import InputError
+from dynamicrafter.errors import InputError, MachineError
 
 # Each ends the command in an orderly way, which leaves nothing half-written; not every system has all.
 _STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -43,7 +43,7 @@ class _SubCommand:
 
     summary: str
     arguments: str  # module:dataclass
-    work: str  # module:function of one argument
+    work: str  # module:function of one argument, which may return an exit code
 
 
 # A name of two words is a command within a group, which is its first.
@@ -67,6 +67,11 @@ _COMMANDS = {
         summary="make a film of shots and transitions that a file lists",
         arguments="dynamicrafter.cli.story:StoryCommand",
         work="dynamicrafter.cli.story:run",
+    ),
+    "batch": _SubCommand(
+        summary="make the videos of a whole list, on as many workers as there are",
+        arguments="dynamicrafter.cli.batch:BatchCommand",
+        work="dynamicrafter.cli.batch:run",
     ),
     "download": _SubCommand(
         summary="fetch a model's weights from the Hugging Face hub",
@@ -156,9 +161,9 @@ def main(words: Sequence[str] | None = None) -> int:
     with shown_warnings(), _interruptible() as interrupted:
         try:
             _accept_any_character()
-            _dispatch(words)
+            code = _dispatch(words)
             sys.stdout.flush()
-            return 0
+            return code
         except BaseException as error:
             if interrupted or isinstance(error, KeyboardInterrupt):
                 # A library caught in its import may have turned the interrupt into an error of its own.
@@ -176,20 +181,20 @@ def main(words: Sequence[str] | None = None) -> int:
             return code
 
 
-def _dispatch(words: list[str]) -> None:
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_HELP.format(commands=_listed()), end="")
-        return
+        return 0
     if words[0] in ("-V", "--version"):
         print(f"dynamicrafter {__version__}")
-        return
+        return 0
     # Imported late, so that an interrupt meets the handler above and `--version` doesn't wait.
     from dynamicrafter.cli.commands import MakeCommand
     from dynamicrafter.cli.parsing import parse
 
     if words[1:] in ([], ["-h"], ["--help"]) and _group(words[0]):
         print(_GROUP_HELP.format(name=words[0], commands=_listed(words[0])), end="")
-        return
+        return 0
     name, rest = _split(words)
     command = _COMMANDS[name]
     prog = f"dynamicrafter {name}"
@@ -197,12 +202,12 @@ def _dispatch(words: list[str]) -> None:
     try:
         arguments = parse(_find(command.arguments), rest, prog=prog)
     except SystemExit:  # after showing help
-        return
+        return 0
     if isinstance(arguments, MakeCommand) and arguments.output.like is not None:
         from dynamicrafter.cli.like import repeated
 
         arguments = parse(type(arguments), rest, prog=prog, default=repeated(arguments))
-    _find(command.work)(arguments)
+    return _find(command.work)(arguments) or 0
 
 
 def _split(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -273,6 +278,8 @@ def _explain(error: BaseException) -> tuple[str, int] | None:
     disk_full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, InputError):
         return str(error), 1 if disk_full else 2
+    if isinstance(error, MachineError):
+        return str(error), 1
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return _MEMORY, 1
     if isinstance(error, OSError) and disk_full:

@@ -93,7 +93,7 @@ def check_adapters(flags: ModelFlags) -> None:
 
 
 def _check_options(command: MakeCommand) -> None:
-    preset = _known_preset(command)
+    preset = known_preset(command.model, command.model.model or str(hub.best_local(command.mode).preset))
     assert command.pictures[0] is not None
     picture = read_picture(command.pictures[0])
     shape = {"mode": command.mode, "picture": (picture.height, picture.width)}
@@ -104,11 +104,10 @@ def _check_options(command: MakeCommand) -> None:
         command.clip.resolved(PRESETS["512_interp"], **shape)
 
 
-def _known_preset(command: MakeCommand) -> Preset | None:
-    """The model's preset where its name tells; the network's own may be another only for files and folders."""
-    if command.model.preset is not None:
-        return get_preset(command.model.preset)
-    name = command.model.model or str(hub.best_local(command.mode).preset)
+def known_preset(flags: ModelFlags, name: str) -> Preset | None:
+    """A model's preset where its name tells; the network's own may be another only for files and folders."""
+    if flags.preset is not None:
+        return get_preset(flags.preset)
     try:
         return get_preset(name.removeprefix(SEEDED))
     except InputError:

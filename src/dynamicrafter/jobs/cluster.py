@@ -1,0 +1,153 @@
+"""Workers as actors of a Ray cluster; pictures and clips travel with the orders, so that no disk need be shared."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dynamicrafter
+from dynamicrafter.errors import InputError
+from dynamicrafter.jobs.maker import Hello, Made, Maker, Order, Refused, Setup, answer, refusal
+from dynamicrafter.jobs.workers import Event, Lost
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+_PATIENCE = 10.0  # seconds for a cluster to answer at all
+LOCAL = "local"  # as an address: a cluster on this machine, for this run alone
+
+
+class RemoteMaker:
+    """A worker on some machine of the cluster. Ray makes actors of it."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        self._maker: Maker | None = None
+
+    def load(self) -> Hello | Refused:
+        """Load the model. Not where the actor arises, whose errors Ray would wrap."""
+        logging.getLogger("dynamicrafter").addHandler(logging.NullHandler())  # warnings travel with the answers
+        try:
+            self._maker = Maker(self._setup)
+        except Exception as error:
+            return refusal(error)
+        return self._maker.hello()
+
+    def make(self, orders: Sequence[Order]) -> Made | Refused:
+        assert self._maker is not None
+        return answer(self._maker, orders)
+
+
+@dataclass(slots=True)
+class _Worker:
+    name: str
+    actor: Any
+    awaited: ObjectRef | None
+    ready: bool = False
+
+
+class RayPool:
+    """Actors of a Ray cluster; see `workers.Pool`.
+
+    Args:
+        setup: its device None for a GPU each where the cluster has any, and the CPU elsewhere.
+        address: of a cluster, as `ray.init` takes it: HOST:PORT, ray://HOST:PORT, auto; or "local".
+        num_workers: None for one for each GPU of the cluster, or, where it has none, for each of its CPUs.
+        most: no more workers than this, which is how many batches there are.
+
+    Raises:
+        InputError: ray is not installed, there is no such cluster, or it is too small for a single worker.
+    """
+
+    def __init__(self, setup: Setup, address: str, *, num_workers: int | None, most: int) -> None:
+        self._ray = ray = _import_ray()
+        _join(ray, address, num_cpus=max(os.cpu_count() or 1, (num_workers or 0) * setup.threads))
+        total = ray.cluster_resources()
+        gpus = int(total.get("GPU", 0)) if setup.device != "cpu" else 0
+        places = gpus or int(total.get("CPU", 0)) // setup.threads
+        if not places:
+            ray.shutdown()
+            raise InputError(f"ray's cluster {address} has no {setup.threads} CPUs for a worker; give fewer --threads.")
+        self._setup = setup
+        # Zero restarts: a lost worker's orders come back here first, so that their number of attempts is known.
+        self._kind = ray.remote(num_cpus=setup.threads, num_gpus=1 if gpus else 0, max_restarts=0)(RemoteMaker)
+        self._workers: dict[str, _Worker] = {}
+        for number in range(1, min(num_workers or places, most) + 1):
+            self._start(f"ray {number}")
+
+    def idle(self) -> list[str]:
+        return [worker.name for worker in self._workers.values() if worker.ready and worker.awaited is None]
+
+    def give(self, name: str, orders: Sequence[Order]) -> None:
+        worker = self._workers[name]
+        worker.awaited = worker.actor.make.remote(list(orders))
+
+    def wait(self, seconds: float) -> list[Event]:
+        awaited = {worker.awaited: worker for worker in self._workers.values() if worker.awaited is not None}
+        if not awaited:
+            return []
+        arrived, _ = self._ray.wait(list(awaited), num_returns=1, timeout=seconds)
+        return [self._received(awaited[reference], reference) for reference in arrived]
+
+    def replace(self, name: str) -> None:
+        self._ray.kill(self._workers[name].actor)
+        self._start(name)
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            self._ray.kill(worker.actor)
+        self._workers.clear()
+        self._ray.shutdown()
+
+    def _start(self, name: str) -> None:
+        actor = self._kind.remote(self._setup)
+        self._workers[name] = _Worker(name, actor, actor.load.remote())
+
+    def _received(self, worker: _Worker, reference: ObjectRef) -> Event:
+        try:
+            what = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # the actor, its machine or its answer is gone
+            self._start(worker.name)
+            return Event(worker.name, Lost(f"was lost ({type(error).__name__})"))
+        worker.awaited = None
+        if isinstance(what, Hello):
+            if what.version != dynamicrafter.__version__:
+                text = f"ray's workers have dynamicrafter {what.version}, this machine {dynamicrafter.__version__}"
+                return Event(worker.name, Refused(f"{text}; install one version on all.", by_rule=True))
+            worker.ready = True
+        return Event(worker.name, what)
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise InputError('ray is not installed; install it: pip install "dynamicrafter[ray]".') from None
+    return ray
+
+
+def _join(ray: Any, address: str, *, num_cpus: int) -> None:
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == LOCAL:
+        options |= {"include_dashboard": False, "num_cpus": num_cpus}
+    try:
+        _check_reachable(address)
+        ray.init(address=address, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        said = str(error).split("\n")[0].strip()
+        raise InputError(
+            f"ray's cluster {address} can't be joined ({said}); check the address, or give {LOCAL} for one here."
+        ) from None
+
+
+def _check_reachable(address: str) -> None:
+    """Raises OSError where nobody answers at HOST:PORT, for which Ray would wait many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()

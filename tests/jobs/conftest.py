@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dynamicrafter.jobs.checks import check_jobs
+from dynamicrafter.jobs.job import CheckedJob, Job
+from quick_jobs import MODEL, QUICK
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    path = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def check(tmp_path, picture):
+    """Checked jobs by key, each with what it has beside the usual."""
+
+    def check(**jobs: dict) -> list[CheckedJob]:
+        usual = {"pictures": (picture,), "format": "npy", "options": QUICK}
+        listed = [Job(**({"key": key, "where": f"list, {key}"} | usual | own)) for key, own in jobs.items()]
+        return check_jobs(tmp_path / "list", listed, tmp_path / "out", preset=None, model=MODEL)
+
+    return check

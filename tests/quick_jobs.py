@@ -1,0 +1,52 @@
+"""Jobs that take next to nothing, and a pool without processes for them."""
+
+from collections.abc import Callable, Sequence
+
+from dynamicrafter.animator.options import AnimateOptions
+from dynamicrafter.jobs.maker import Hello, Made, Order, Refused
+from dynamicrafter.jobs.workers import Event, Lost
+
+MODEL = {"model": "seeded:tiny"}
+QUICK = AnimateOptions(steps=1, frames=2, guidance=1.0)
+
+Reply = Callable[[str, Sequence[Order]], Made | Refused | Lost]
+
+
+class ScriptedPool:
+    """Workers that reply as a function says, one event at a time, the last that was given orders first."""
+
+    def __init__(self, reply: Reply, num_workers: int = 1) -> None:
+        self.reply = reply
+        self.given: list[tuple[str, list[str]]] = []
+        self.replaced: list[str] = []
+        self.closed = False
+        self._names = [f"worker {number + 1}" for number in range(num_workers)]
+        self._ready: set[str] = set()
+        self._waiting: list[Event] = [Event(name, Hello("cpu", "", 0)) for name in self._names]
+        self._busy: set[str] = set()
+
+    def idle(self) -> list[str]:
+        return [name for name in self._names if name in self._ready - self._busy]
+
+    def give(self, name: str, orders: Sequence[Order]) -> None:
+        assert name in self.idle()
+        self.given.append((name, [order.output for order in orders]))
+        self._busy.add(name)
+        self._waiting.append(Event(name, self.reply(name, orders)))
+
+    def wait(self, seconds: float) -> list[Event]:
+        event = self._waiting.pop()
+        if isinstance(event.what, Hello):
+            self._ready.add(event.name)
+        self._busy.discard(event.name)
+        if isinstance(event.what, Lost):
+            self.replace(event.name)
+        return [event]
+
+    def replace(self, name: str) -> None:
+        self.replaced.append(name)
+        self._ready.discard(name)
+        self._waiting.append(Event(name, Hello("cpu", "", 0)))
+
+    def close(self) -> None:
+        self.closed = True
