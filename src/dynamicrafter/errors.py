@@ -25,3 +25,7 @@ class OutputError(InputError):
 
 class MachineError(Exception):
     """The machine was not up to it, whatever the user had asked for; the command ends with exit code 1."""
+
+
+class MemoryShortageError(MachineError, MemoryError):
+    """Memory ran out all the same; the message says which option makes the clip fit."""

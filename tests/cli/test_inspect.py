@@ -1,13 +1,12 @@
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import own_size
 from checkpoint_files import write_deepspeed, write_flat, write_lightning, write_safetensors
-from dynamicrafter.pipeline import accounting, memory
+from dynamicrafter.pipeline import accounting
 from published_files import pruned, published
 
 RUN = ("--size", "64x64", "--device", "cpu", "--dtype", "float32")
@@ -145,24 +144,25 @@ def test_a_preset_that_is_not_here_still_tells_its_cost(cli):
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "said"),
-    [(30, "it would fit with --dtype bfloat16\n"), (1, "nor does a smaller clip fit; use a larger one\n")],
+    ("size", "said"),
+    [("6GB", "it would fit with --dtype bfloat16\n"), ("0.1GB", "nor does a smaller clip fit; use a larger one\n")],
 )
-def test_a_run_that_does_not_fit_is_told_what_would(cli, file, monkeypatch, megabytes, said):
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(total=megabytes * 10**6))
-    monkeypatch.setattr(accounting, "estimate_run", scaled_by_dtype)
-    done = cli("inspect", file, "--device", "cpu", "--dtype", "float32")
-    assert f"\n  too large    for the {megabytes / 1000:.2f} GB of this machine; {said}" in done.out
-    found = report(cli("inspect", file, "--device", "cpu", "--dtype", "float32", "--json"))["run"]["estimate"]
-    assert (found["fits"], found["advice"]) == (False, "--dtype bfloat16" if megabytes == 30 else None)
+def test_a_run_that_does_not_fit_is_told_what_would(cli, size, said):
+    words = ("inspect", "256", "--frames", "2", "--device", "cpu", "--dtype", "float32", "--memory", size)
+    budget = float(size.removesuffix("GB"))
+    assert f"\n  too large    for the {budget:.2f} GB of --memory; {said}" in cli(*words).out
+    found = report(cli(*words, "--json"))["run"]["estimate"]
+    assert found["advice"] == ("--dtype bfloat16" if budget > 1 else None)
+    assert (found["memory"]["budget"], found["memory"]["fits"]) == (budget * 10**9, False)
 
 
-def scaled_by_dtype(_networks, *, dtype, memory_bytes, **_):
-    """28 MB in float32 and 14 MB in half precision, of which a tenth must be left."""
-    weights = 7_000_000 * dtype.itemsize
-    rest = dict.fromkeys(("unet_flops", "denoise_flops", "encode_flops", "decode_flops"), 0)
-    rest |= dict.fromkeys(("denoise_bytes", "decode_bytes"), 0)
-    return accounting.RunEstimate(weight_bytes=weights, together=True, memory_bytes=memory_bytes, **rest)
+def test_what_makes_a_run_fit_is_told(cli):
+    done = cli("inspect", "512", "--frames", "2", "--device", "cpu", "--dtype", "bfloat16", "--memory", "6GB")
+    assert "\n  encoders     the encoders of prompt and picture leave once they are used\n" in done.out
+    assert done.out.endswith("\n  fits         into the 6.00 GB of --memory\n")
+    assert cli("inspect", "512", "--memory", "lots").errors == [
+        "error: memory must be a size such as 24GB, got 'lots'."
+    ]
 
 
 @pytest.mark.parametrize(

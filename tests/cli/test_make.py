@@ -242,9 +242,9 @@ def disk_full():
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (MemoryError(), 1, "error: out of memory; try a smaller --size, fewer --frames or --dtype bfloat16"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: out of memory; try a smaller --size"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory; "),
+        (MemoryError(), 1, "error: out of memory; try --memory 8GB or less, a smaller --size"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: out of memory on cpu; "),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory"),
         (OSError(28, "No space left on device", "clip.mp4"), 1, "error: the disk is full (clip.mp4); "),
         (disk_full(), 1, "error: clip.mp4 could not be written: the disk is full"),
         (KeyboardInterrupt(), 130, "stopped; nothing was written"),

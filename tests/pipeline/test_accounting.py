@@ -10,7 +10,8 @@ from dynamicrafter.architectures import FULL, TINY
 from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
 from dynamicrafter.models.windows import TimeWindows
 from dynamicrafter.pipeline.accounting import CallCost, count_call, estimate_run
-from dynamicrafter.pipeline.memory import activation_bytes, fits_together
+from dynamicrafter.pipeline.long_clips import plan_windows
+from dynamicrafter.pipeline.memory import activation_bytes, make_plan, measure_footprint
 from dynamicrafter.presets import get_preset
 
 SIZES = {"256": (256, 256), "512": (320, 512), "1024": (576, 1024)}
@@ -66,7 +67,7 @@ def test_a_unet_call_costs_the_published_arithmetic_and_the_memory_of_the_formul
     text = count_call(lambda: unet.project_context(meta(1, 77, 1024), meta(1, 16, 0, 1024))).flops
     image = count_call(lambda: unet.project_context(meta(1, 0, 1024), meta(1, 16, 16, 1024))).flops
     assert round((called.flops + 16 * text + image) / 1e12, 2) == tflop
-    formula = activation_bytes(unet, batch=1, num_frames=16, height=height // 8, width=width // 8)
+    formula = activation_bytes(unet, batch=1, num_frames=16, height=height // 8, width=width // 8, itemsize=FLOAT)
     assert called.peak_bytes <= formula <= 1.1 * called.peak_bytes + 48 * 2**20
 
 
@@ -131,7 +132,8 @@ def test_a_count_leaves_nothing_of_the_last_one():
 def test_the_formula_holds_for_any_length_batch_and_dtype(size, num_frames, batch, dtype):
     unet = build_empty("unet", FULL, get_preset("512")).to("meta", dtype)
     counted = count_call(call_of(unet, height=size, width=size, num_frames=num_frames, batch=batch)).peak_bytes
-    formula = activation_bytes(unet, batch=batch, num_frames=num_frames, height=size // 8, width=size // 8)
+    latent = {"num_frames": num_frames, "height": size // 8, "width": size // 8}
+    formula = activation_bytes(unet, batch=batch, itemsize=dtype.itemsize, **latent)
     assert counted <= formula <= 1.1 * counted + 48 * 2**20
 
 
@@ -143,16 +145,14 @@ def test_a_run_adds_up():
     assert one.unet_flops == two.unet_flops
     assert two.denoise_flops == 2 * one.denoise_flops
     assert one.flops == one.encode_flops + one.denoise_flops + one.decode_flops
-    assert one.peak_bytes == one.weight_bytes + max(one.denoise_bytes, one.decode_bytes)
-    assert one.decode_bytes == two.decode_bytes
     short = estimate(num_frames=8)
     assert 2 * short.decode_flops == two.decode_flops
-    assert short.decode_bytes < two.decode_bytes
+    assert short.memory.phases["decoding"].total < two.memory.phases["decoding"].total
 
 
 def test_what_a_long_clip_costs_grows_with_its_length_alone():
     one, two, four = (estimate(num_frames=frames, memory_bytes=10**9) for frames in (32, 64, 128))
-    for name in ("denoise_flops", "denoise_bytes", "decode_flops", "decode_bytes"):
+    for name in ("denoise_flops", "decode_flops"):
         at_32, at_64, at_128 = (getattr(run, name) for run in (one, two, four))
         assert at_128 - at_64 == pytest.approx(2 * (at_64 - at_32), rel=0.01), name
     assert one.encode_flops == two.encode_flops == estimate().encode_flops
@@ -160,24 +160,32 @@ def test_what_a_long_clip_costs_grows_with_its_length_alone():
     assert dense.denoise_flops > two.denoise_flops
 
 
+def test_the_formula_holds_for_long_clips_in_windows(unet):
+    windows = plan_windows(48, window=16, stride=8, max_frames=16)
+    context = unet.project_context(meta(1, 77, 1024), meta(1, 48, 16, 1024))
+    sample, timestep = meta(1, 8, 48, 16, 16), meta(1, dtype=torch.int64)
+    counted = count_call(lambda: unet(sample, timestep, context=context, windows=windows)).peak_bytes
+    formula = activation_bytes(unet, batch=1, num_frames=48, height=16, width=16, itemsize=FLOAT)
+    assert counted <= formula <= 1.3 * counted + 48 * 2**20
+
+
 def test_float16_counts_the_autoencoder_in_float32():
-    half, bfloat = estimate(dtype=torch.float16), estimate()
+    half, bfloat = estimate(dtype=torch.float16).memory, estimate().memory
     autoencoder = sum(p.numel() for p in build_empty("vae", TINY, get_preset("512")).parameters())
-    assert half.weight_bytes - bfloat.weight_bytes == 2 * autoencoder
-    assert half.decode_bytes > bfloat.decode_bytes
+    assert half.everything - bfloat.everything == 2 * autoencoder
+    assert half.phases["decoding"].activations > bfloat.phases["decoding"].activations
 
 
-def test_passes_go_one_by_one_where_memory_is_short_and_what_needs_more_does_not_fit():
-    roomy, short, tiny = (estimate(memory_bytes=megabytes * 10**6) for megabytes in (120, 80, 12))
-    assert [run.together for run in (roomy, short, tiny)] == [True, False, False]
-    assert short.denoise_bytes < roomy.denoise_bytes
+def test_passes_go_one_by_one_where_memory_is_short():
+    roomy, short = (estimate(memory_bytes=megabytes * 10**6, device="cuda") for megabytes in (140, 80))
+    assert [run.memory.together for run in (roomy, short)] == [True, False]
+    assert short.memory.peak_bytes < roomy.memory.peak_bytes
     assert short.denoise_flops == roomy.denoise_flops
-    assert [run.fits for run in (roomy, short, tiny)] == [True, True, False]
-    assert 0.9 * tiny.memory_bytes < tiny.peak_bytes < 0.9 * short.memory_bytes
 
 
-def test_together_means_that_weights_and_activations_take_three_fifths(unet):
-    shape = {"num_frames": 16, "height": 40, "width": 64}
-    needed = sum(p.nbytes for p in unet.parameters()) + activation_bytes(unet, batch=2, **shape)
-    assert fits_together(unet, int(needed / 0.6) + 1, batch=2, **shape)
-    assert not fits_together(unet, int(needed / 0.6) - 1, batch=2, **shape)
+def test_together_means_that_weights_and_activations_take_three_fifths():
+    networks = {name: build_empty(name, TINY, get_preset("512")).to("meta") for name in COMPONENTS}
+    found = measure_footprint(networks, height=64, width=64, num_frames=16, passes=2)
+    needed = found.weights["unet"] + found.denoising_together
+    assert make_plan(found, device="cuda", budget=int(needed / 0.6) + 1).together
+    assert not make_plan(found, device="cuda", budget=int(needed / 0.6) - 1).together

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dynamicrafter.errors import InputError
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.training import loop
 from dynamicrafter.training.config import OptimizerConfig
-from dynamicrafter.training.estimate import advice, estimate, parse_memory, table
+from dynamicrafter.training.estimate import advice, estimate, table
 from dynamicrafter.training.loop import train
 from dynamicrafter.training.recipes import RECIPES
 from training_runs import FakeClips, small
@@ -105,10 +104,3 @@ def test_a_sharded_training_divides_what_trains():
     alone, shared = estimate(config), estimate(config, world=4)
     assert shared.optimizer == alone.optimizer // 4
     assert shared.frozen == alone.frozen
-
-
-def test_sizes_of_memory():
-    assert [parse_memory(text) for text in ("24GB", "80GiB", "1.5 g")] == [24 * 10**9, 80 * 2**30, 15 * 10**8]
-    for text in ("lots", "0GB", "-3GB", "24MB"):
-        with pytest.raises(InputError, match="memory must be a size"):
-            parse_memory(text)

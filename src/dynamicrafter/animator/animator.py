@@ -16,15 +16,19 @@ import dynamicrafter
 from dynamicrafter.animator.adapters import Adapter, LoraLike, parse_adapters
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.devices import choose_device, choose_dtype
+from dynamicrafter.animator.memory import ClipNeeds, is_out_of_memory, remedy
 from dynamicrafter.animator.options import PER_SHOT, AnimateOptions, Mode, check_names
 from dynamicrafter.checkpoints.files import fingerprint
-from dynamicrafter.errors import InputError
+from dynamicrafter.errors import InputError, MemoryShortageError
 from dynamicrafter.hub import best_local
 from dynamicrafter.media.pictures import picture_hash, read_picture
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.pipeline.lora import lora_file
+from dynamicrafter.pipeline.memory import INEXACT, SHARE, MemoryPlan, device_bytes, free_bytes
+from dynamicrafter.pipeline.residency import release
 from dynamicrafter.presets import Preset
 from dynamicrafter.randomness import generator_for
+from dynamicrafter.units import parse_memory
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +66,22 @@ class Animator:
         pipeline: on its device, in its number format.
         model: name that the clips' metadata keep.
         model_hash: fingerprint of the weights, for the same.
+        device: to run on; None for where the pipeline is.
+        memory: the most that a run may take, such as 8GB; None for all that the device has.
     """
 
-    def __init__(self, pipeline: DynamiCrafterPipeline, *, model: str, model_hash: str = "") -> None:
+    def __init__(
+        self,
+        pipeline: DynamiCrafterPipeline,
+        *,
+        model: str,
+        model_hash: str = "",
+        device: torch.device | None = None,
+        memory: str | None = None,
+    ) -> None:
         self.pipeline = pipeline
+        self.device = pipeline.device if device is None else device
+        self.memory = None if memory is None else parse_memory(memory)
         self.model = model
         self.model_hash = model_hash
         self.loras: tuple[Adapter, ...] = ()
@@ -81,6 +97,7 @@ class Animator:
         dtype: str | None = None,
         download: bool = False,
         lora: LoraLike | Iterable[LoraLike] = (),
+        memory: str | None = None,
     ) -> Animator:
         """Load a model by name, folder or file and put it on a device.
 
@@ -93,6 +110,8 @@ class Animator:
             dtype: float32, bfloat16 or float16; None for what suits the device.
             download: fetch what is not on this machine.
             lora: adapters to put on it, as `load_lora` takes them: one, or several.
+            memory: the most that a run may take, such as 8GB; what doesn't fit is made to (docs/memory.md). None for
+                all that the device has.
 
         Raises:
             InputError: no such device or dtype, no such model, or weights or adapters that can't be used.
@@ -105,9 +124,12 @@ class Animator:
             options["preset"] = preset
         if encoders is not None:
             options["encoders"] = encoders
-        pipeline = DynamiCrafterPipeline.from_pretrained(model, download=download, **options)
-        pipeline.to(target)
-        animator = cls(pipeline, model=str(model), model_hash=_hash_of(pipeline))
+        # With little memory, no more is read or moved than a run's plan asks for.
+        limit = device_bytes(target) if memory is None else parse_memory(memory)
+        pipeline = DynamiCrafterPipeline.from_pretrained(model, download=download, lazy=memory is not None, **options)
+        if memory is None and _weight_bytes(pipeline) < SHARE * limit:
+            pipeline.to(target)
+        animator = cls(pipeline, model=str(model), model_hash=_hash_of(pipeline), device=target, memory=memory)
         for adapter in adapters:
             animator.load_lora(adapter)
         return animator
@@ -124,6 +146,8 @@ class Animator:
         """
         [adapter] = parse_adapters([lora])
         file = lora_file(adapter.path)
+        self.pipeline.follow(None, self.device)
+        self.pipeline.use("unet")
         names = [f"lora-{number}" for number in range(len(self.loras) + 1)]
         self.pipeline.load_lora_weights(file, adapter_name=names[-1])
         self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
@@ -132,6 +156,38 @@ class Animator:
     @property
     def preset(self) -> Preset:
         return self.pipeline.preset
+
+    def plan(
+        self,
+        options: AnimateOptions,
+        *,
+        mode: Mode = "animate",
+        picture: tuple[int, int] | None = None,
+        clips: int = 1,
+    ) -> MemoryPlan:
+        """What clips with these options take in memory, and what is done to make them fit.
+
+        Args:
+            picture: height and width of the (first) picture, by which size auto goes; a square one where it is None.
+            clips: made as one batch.
+
+        Raises:
+            InputError: an option breaks its rule.
+        """
+        resolved = options.resolved(self.preset, mode=mode, picture=picture or (1, 1))
+        return self._needs(resolved, clips).plan()
+
+    def _needs(self, options: AnimateOptions, clips: int) -> ClipNeeds:
+        residency, networks = self.pipeline.residency, self.pipeline.networks
+        return ClipNeeds(
+            networks=networks,
+            options=options,
+            device=self.device,
+            budget=self.memory or device_bytes(self.device),
+            videos=clips,
+            fixed=residency.fixed(networks, self.device),
+            measures=residency.measures(self.device),
+        )
 
     def animate(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:
         """Animate one picture as the prompt says.
@@ -166,6 +222,8 @@ class Animator:
 
         Raises:
             InputError: no shots, or shots that don't go together.
+            MemoryShortageError: memory ran out all the same; the message says what would help. The animator goes on
+                working.
         """
         if not shots:
             raise InputError("shots must hold at least one shot, got none.")
@@ -190,7 +248,9 @@ class Animator:
                 on_step(step + 1, options.steps or 0)
             return {}
 
-        (frames,) = self.pipeline(
+        needs = self._needs(options, len(shots))
+        (frames,) = self._run_within(
+            needs,
             firsts,
             [shot.prompt for shot in shots],
             last_image=endings or None,
@@ -224,6 +284,22 @@ class Animator:
             for clip, shot, used in zip(frames, shots, pictures, strict=True)
         ]
 
+    def _run_within(self, needs: ClipNeeds, *arguments: Any, **options: Any) -> Any:
+        """Call the pipeline as its memory plan says, and leave it fit for the next call where memory runs out."""
+        plan = needs.plan()
+        logger.info("memory plan: %s", plan.as_dict())
+        try:
+            self.pipeline.follow(plan, self.device)
+            return self.pipeline(*arguments, **options)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Not in the handler, where the error still holds all that the run had allocated.
+        self.pipeline.follow(None, self.device)
+        release(self.device)
+        advice = remedy(needs, free=free_bytes(self.device))
+        raise MemoryShortageError(f"out of memory on {self.device}; {advice}.")
+
     def _metadata(self, shot: Shot, pictures: Sequence[Image.Image | None]) -> dict[str, Any]:
         sources = [shot.image, shot.last_image] if shot.mode == "interpolate" else [shot.image]
         return {
@@ -240,10 +316,15 @@ class Animator:
             "options": shot.options.as_dict(),
             "item": shot.item,
             "sample": shot.sample,
-            "device": self.pipeline.device.type,
+            "device": self.device.type,
             "dtype": str(self.pipeline.unet.dtype).removeprefix("torch."),
+            "memory": self._measures_that_change_numbers(),
             "torch": torch.__version__,
         }
+
+    def _measures_that_change_numbers(self) -> list[str]:
+        plan = self.pipeline.residency.plan
+        return [] if plan is None else [name for name in plan.measures if name in INEXACT]
 
 
 def _shot(mode: Mode, settings: dict[str, Any], **subject: Any) -> Shot:
@@ -274,6 +355,10 @@ def _check_together(shots: Sequence[Shot]) -> None:
     modes = sorted({shot.mode for shot in shots})
     if len(modes) > 1:
         raise InputError(f"shots of one batch must have the same mode, got {', '.join(modes)}; run them apart.")
+
+
+def _weight_bytes(pipeline: DynamiCrafterPipeline) -> int:
+    return sum(parameter.nbytes for network in pipeline.networks.values() for parameter in network.parameters())
 
 
 def _hash_of(pipeline: DynamiCrafterPipeline) -> str:

@@ -71,7 +71,12 @@ class WithEncoders:
 
 
 def load_file(
-    path: str | Path, *, preset: str | None = None, dtype: Dtypes = None, encoders: str | Path | None = None
+    path: str | Path,
+    *,
+    preset: str | None = None,
+    dtype: Dtypes = None,
+    encoders: str | Path | None = None,
+    lazy: bool = False,
 ) -> LoadedNetworks:
     """Load a published, pruned or fine-tuned checkpoint.
 
@@ -80,6 +85,7 @@ def load_file(
         preset: which released checkpoint it descends from, where the file alone can't tell.
         dtype: of the parameters; one, or by component with an optional "default"; None keeps the file's.
         encoders: a file with OpenCLIP's ViT-H/14 (or another checkpoint that has its towers), for a file without.
+        lazy: leave the networks empty, for `load_network` to fill when they are needed.
 
     Raises:
         CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
@@ -88,7 +94,7 @@ def load_file(
     with open_checkpoint(path, encoders=encoders) as source:
         architecture = tell_architecture(source, name=path.name)
         found = tell_preset(source, name=path.name, asked=preset, hint=preset_from_filename(path))
-        return load_networks(source, architecture, found, dtype=dtype, name=path.name)
+        return load_networks(source, architecture, found, dtype=dtype, name=path.name, lazy=lazy)
 
 
 @contextmanager
@@ -114,9 +120,9 @@ def open_checkpoint(path: Path, *, encoders: str | Path | None = None) -> Iterat
 
 
 def load_networks(
-    source: TensorSource, architecture: Architecture, preset: Preset, *, dtype: Dtypes, name: str
+    source: TensorSource, architecture: Architecture, preset: Preset, *, dtype: Dtypes, name: str, lazy: bool = False
 ) -> LoadedNetworks:
-    """Build the five networks and fill them from a source that was told apart already.
+    """Build the five networks and, unless `lazy`, fill them from a source that was told apart already.
 
     Raises:
         CheckpointError: missing, unexpected or misshapen keys, all listed at once.
@@ -134,8 +140,21 @@ def load_networks(
     if misfit:
         raise CheckpointError(describe_misfit(misfit, source, name=name, preset=preset))
     for component, table in filled.items():
-        fill(loaded.networks[component], table, source, dtype=dtype_for(component, dtype))
+        kind = dtype_for(component, dtype)
+        if not lazy:
+            fill(loaded.networks[component], table, source, dtype=kind)
+        elif kind is not None:
+            nn.Module.to(loaded.networks[component], kind)
     return loaded
+
+
+def load_network(
+    source: TensorSource, component: Component, architecture: Architecture, preset: Preset, *, dtype: Dtypes
+) -> nn.Module:
+    """Build and fill one network from a source that `load_networks` found to fit."""
+    network = build_empty(component, architecture, preset)
+    fill(network, key_table(component, network, architecture, preset), source, dtype=dtype_for(component, dtype))
+    return network
 
 
 def missing_encoders(source: TensorSource) -> list[str]:

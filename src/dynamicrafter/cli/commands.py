@@ -55,6 +55,8 @@ class ModelFlags:
     """Number format: float32, bfloat16 or float16."""
     download: Annotated[Switch, arg(help_behavior_hint="")] = False
     """Fetch what is not on this machine."""
+    memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="(default: all that the device has)")] = None
+    """The most that may be used, such as 8GB; what doesn't fit is made to, and the command says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,8 @@ class OutputFlags:
     """How many takes to make, one after the other: FILE, FILE-2, FILE-3, …"""
     like: Annotated[Path | None, arg(metavar="CLIP", help_behavior_hint="")] = None
     """Repeat an earlier clip from what its file says; pictures, prompt and flags that are given go first."""
+    dry_run: Annotated[Switch, arg(help_behavior_hint="")] = False
+    """Say what the clip takes in memory, and what is done to make it fit; read no weights and make nothing."""
     quiet: Annotated[Switch, arg(aliases=["-q"], help_behavior_hint="")] = False
     """Say nothing but warnings, errors and the result's path."""
 

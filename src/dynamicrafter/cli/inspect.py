@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +14,10 @@ from dynamicrafter.architectures import FULL
 from dynamicrafter.cli.commands import Switch
 from dynamicrafter.cli.console import hush_libraries, importing, one_line
 from dynamicrafter.cli.parsing import SIZE
+from dynamicrafter.cli.plan import describe
 from dynamicrafter.errors import CheckpointError, InputError, ModelNotFoundError
 from dynamicrafter.presets import NUM_FRAMES, Preset, get_preset
+from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
     from dynamicrafter.checkpoints.inspection import Inspection
@@ -29,6 +31,7 @@ _LAYOUTS = {
     "safetensors": "a safetensors file",
 }
 _PREDICTIONS = {"epsilon": "noise (ε)", "v_prediction": "velocity (v)", "sample": "the clean clip (x₀)"}
+_PHASES = ("encode_flops", "denoise_flops", "decode_flops")
 _TERA = 1e12  # below so much arithmetic, it reads better in thousandths
 
 
@@ -51,6 +54,8 @@ class InspectCommand:
     """cpu, cuda, cuda:N or mps."""
     dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: what suits the device)")] = None
     """Number format of a run: float32, bfloat16 or float16."""
+    memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="(default: all that the device has)")] = None
+    """The most that a run may use, such as 8GB."""
     json: Annotated[Switch, arg(help_behavior_hint="")] = False
     """Print one JSON object."""
 
@@ -77,6 +82,8 @@ class _Run:
     device: str
     dtype: str
     estimate: RunEstimate
+    granted: str
+    advice: str
 
 
 def run(command: InspectCommand) -> None:
@@ -91,11 +98,10 @@ def run(command: InspectCommand) -> None:
     weights = _look(command)
     preset = _choose(command.preset, weights)
     made = _reckon(command, preset, weights)
-    advice = "" if made.estimate.fits else _advise(command, preset, weights)
     if command.json:
-        print(json.dumps(_as_json(weights, made, advice), indent=2))
+        print(json.dumps(_as_json(weights, made), indent=2))
     else:
-        print("\n".join([*_describe_weights(command.model, weights, made), "", *_describe_run(weights, made, advice)]))
+        print("\n".join([*_describe_weights(command.model, weights, made), "", *_describe_run(made)]))
 
 
 def _look(command: InspectCommand) -> _Weights:
@@ -157,9 +163,9 @@ def _choose(asked: str | None, weights: _Weights) -> Preset:
 
 def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     from dynamicrafter.animator.devices import choose_device, choose_dtype
+    from dynamicrafter.animator.memory import ClipNeeds, advise, num_passes
     from dynamicrafter.animator.options import AnimateOptions
     from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
-    from dynamicrafter.guidance import plan_passes
     from dynamicrafter.pipeline.accounting import estimate_run
     from dynamicrafter.pipeline.folders import empty_networks
     from dynamicrafter.pipeline.memory import device_bytes
@@ -176,8 +182,9 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     dtype = choose_dtype(command.dtype, device)
     assert isinstance(options.size, tuple)
     height, width = options.size
-    steps, guidance = options.steps or preset.steps, preset.guidance
-    passes = len(plan_passes(guidance, rescale=preset.guidance_rescale).passes)
+    steps = options.steps or preset.steps
+    budget = device_bytes(device) if command.memory is None else parse_memory(command.memory)
+    passes = num_passes(options)
     estimate = estimate_run(
         networks,
         height=height,
@@ -186,8 +193,10 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
         steps=steps,
         passes=passes,
         dtype=dtype,
-        memory_bytes=device_bytes(device),
+        memory_bytes=budget,
+        device=device.type,
     )
+    needs = ClipNeeds(networks=networks, options=options, device=device, budget=budget, dtype=dtype)
     return _Run(
         preset=preset,
         size=(height, width),
@@ -197,21 +206,9 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         estimate=estimate,
+        granted="this machine" if command.memory is None else "--memory",
+        advice="" if estimate.memory.fits else advise(needs),
     )
-
-
-def _advise(command: InspectCommand, preset: Preset, weights: _Weights) -> str:
-    """The first of a few savings that makes the run fit."""
-    half = replace(command, dtype="bfloat16")
-    for flags, changed in (
-        ("--dtype bfloat16", half),
-        ("--dtype bfloat16 --frames 8", replace(half, frames=min(command.frames, 8))),
-        ("--dtype bfloat16 --size 512x320", replace(half, size=(320, 512))),
-        ("--dtype bfloat16 --size 256x256", replace(half, size=(256, 256))),
-    ):
-        if _reckon(changed, preset, weights).estimate.fits:
-            return flags
-    return ""
 
 
 def _describe_weights(model: str, weights: _Weights, made: _Run) -> Iterator[str]:
@@ -271,7 +268,7 @@ def _preset_line(weights: _Weights) -> str:
     return f"{' or '.join(names)}, whose files are alike in every key; --preset says which"
 
 
-def _describe_run(weights: _Weights, made: _Run, advice: str) -> Iterator[str]:
+def _describe_run(made: _Run) -> Iterator[str]:
     cost, (height, width) = made.estimate, made.size
     yield (
         f"A clip of {made.frames} frames at {width}x{height} (preset {made.preset.name}, {made.steps} steps of "
@@ -285,33 +282,25 @@ def _describe_run(weights: _Weights, made: _Run, advice: str) -> Iterator[str]:
             f"{cost.decode_flops / unit:,.2f}"
         )
     )
-    yield (
-        f"  memory       {_gb(cost.peak_bytes)} at most: weights {_gb(cost.weight_bytes)}, denoising "
-        f"{_gb(cost.denoise_bytes)} ({'all passes at once' if cost.together else 'one pass at a time'}), decoding "
-        f"{_gb(cost.decode_bytes)}"
-    )
-    if cost.fits:
-        yield f"  fits         into the {_gb(cost.memory_bytes)} of this machine"
-    else:
-        way = f"it would fit with {advice}" if advice else "nor does a smaller clip fit; use a larger one"
-        yield f"  too large    for the {_gb(cost.memory_bytes)} of this machine; {way}"
+    yield from describe(cost.memory, granted=made.granted, advice=made.advice)
 
 
 def _name_of(found: Inspection) -> str | None:
     return None if found.architecture is None else found.architecture.name
 
 
-def _gb(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB"
-
-
-def _as_json(weights: _Weights, made: _Run, advice: str) -> dict[str, Any]:
+def _as_json(weights: _Weights, made: _Run) -> dict[str, Any]:
     found, cost = weights.inspection, made.estimate
-    derived = {"flops": cost.flops, "peak_bytes": cost.peak_bytes, "fits": cost.fits, "advice": advice or None}
     described = None if found is None else asdict(found) | {"architecture": _name_of(found)}
+    arithmetic = {name: getattr(cost, name) for name in ("flops", "unet_flops", *_PHASES)}
+    run = {name: getattr(made, name) for name in ("size", "frames", "steps", "passes", "device", "dtype")}
     return {
         "where": weights.where,
         "presets": list(weights.candidates),
         "weights": described,
-        "run": asdict(made) | {"preset": made.preset.name, "estimate": asdict(cost) | derived},
+        "run": run
+        | {
+            "preset": made.preset.name,
+            "estimate": arithmetic | {"memory": cost.memory.as_dict(), "advice": made.advice or None},
+        },
     }

@@ -32,8 +32,8 @@ _GRACE = 2.0  # seconds after a signal in which another one, as a closing termin
 _PIPE_CLOSED = 128 + 13  # as after SIGPIPE
 
 _MEMORY = (
-    "out of memory; try a smaller --size, fewer --frames or --dtype bfloat16, or close other programs that use the "
-    "same memory."
+    "out of memory; try --memory 8GB or less, a smaller --size, fewer --frames or --dtype bfloat16, or close other "
+    "programs that use the same memory."
 )
 
 

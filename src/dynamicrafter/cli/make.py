@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dynamicrafter import hub
 from dynamicrafter.animator.adapters import parse_adapters
 from dynamicrafter.animator.options import AnimateOptions, check_prompt, unwarned
+from dynamicrafter.cli import plan
 from dynamicrafter.cli.commands import MakeCommand, ModelFlags
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes
 from dynamicrafter.errors import InputError
@@ -20,6 +21,7 @@ from dynamicrafter.media.formats import find_format
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.video import check_output
 from dynamicrafter.presets import BUNDLED, PRESETS, Preset, get_preset
+from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator, Shot
@@ -39,7 +41,11 @@ def run(command: MakeCommand) -> None:
     began = time.monotonic()
     paths = check(command)
     progress = Progress(quiet=command.output.quiet)
+    if command.output.dry_run:
+        plan.show(command, _model_name(command, progress))
+        return
     animator = _load(command, progress)
+    _tell_plan(command, animator, progress)
     progress.attach(animator.pipeline)
     written: list[Path] = []
     try:
@@ -78,6 +84,8 @@ def check(command: MakeCommand) -> list[Path]:
     check_prompt("prompt", command.prompt)
     check_prompt("negative", command.clip.negative)
     _check_options(command)
+    if command.model.memory is not None:
+        parse_memory(command.model.memory)
     check_adapters(command.model)
     return _check_outputs(command)
 
@@ -166,6 +174,7 @@ def load_animator(name: str, flags: ModelFlags, progress: Progress, *, quiet: bo
         dtype=flags.dtype,
         download=flags.download,
         lora=flags.lora,
+        memory=flags.memory,
     )
 
 
@@ -177,6 +186,15 @@ def _load(command: MakeCommand, progress: Progress) -> Animator:
 
         warn_of_differences(command.recipe, animator)
     return animator
+
+
+def _tell_plan(command: MakeCommand, animator: Animator, progress: Progress) -> None:
+    """Say what is done to make the clips fit, where anything is."""
+    options = AnimateOptions(**command.clip.as_dict())
+    made = animator.plan(options, mode=command.mode, picture=plan.picture_size(command))
+    if made.measures:
+        for label, text in made.describe():
+            progress.phase(f"{label}: {text}")
 
 
 def _model_name(command: MakeCommand, progress: Progress) -> str:

@@ -18,6 +18,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.training.config import TrainConfig, check
 from dynamicrafter.training.recipes import Recipe, build, get_recipe
 from dynamicrafter.training.settings import from_mapping, parse_yaml, read_yaml, set_by_path, to_plain
+from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
     from dynamicrafter.training.loop import StepReport
@@ -209,7 +210,7 @@ def _export(config: TrainConfig, recipe: Recipe, target: Path | None) -> Path:
 
 
 def _show_memory(config: TrainConfig, budget: str | None) -> None:
-    from dynamicrafter.training.estimate import device_memory, estimate, parse_memory, table
+    from dynamicrafter.training.estimate import device_memory, estimate, table
 
     limit = device_memory() if budget is None else parse_memory(budget)
     print(table(estimate(config), config, limit))

@@ -24,7 +24,7 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import dtype_for
 from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
 from dynamicrafter.pipeline.long_clips import plan_windows
-from dynamicrafter.pipeline.memory import fits_together
+from dynamicrafter.pipeline.memory import MemoryPlan, make_plan, measure_footprint
 from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE
 
 
@@ -107,43 +107,26 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Ten
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEstimate:
-    """What one clip costs, by phase; arithmetic as in `CallCost`, memory in bytes.
+    """What one clip costs: arithmetic by phase, as in `CallCost`, and memory.
 
     Attributes:
         unet_flops: one pass of one step, with keys and values of its contexts, which a run computes only once.
         denoise_flops: all passes of all steps, with what is projected once for the run.
         encode_flops: prompts and pictures, through CLIP, the projector and the autoencoder.
         decode_flops: all frames.
-        weight_bytes: of the five networks.
-        denoise_bytes, decode_bytes: activations at their peak, beyond weights.
-        together: the passes of a step fit into memory as one batch.
-        memory_bytes: what the device has.
+        memory: what it takes, and what makes it fit.
     """
 
     unet_flops: int
     denoise_flops: int
     encode_flops: int
     decode_flops: int
-    weight_bytes: int
-    denoise_bytes: int
-    decode_bytes: int
-    together: bool
-    memory_bytes: int
+    memory: MemoryPlan
 
     @property
     def flops(self) -> int:
         """Arithmetic of the whole run."""
         return self.encode_flops + self.denoise_flops + self.decode_flops
-
-    @property
-    def peak_bytes(self) -> int:
-        """Most memory in use at once, with all networks on the device."""
-        return self.weight_bytes + max(self.denoise_bytes, self.decode_bytes)
-
-    @property
-    def fits(self) -> bool:
-        """Whether the device holds it, with a tenth left to the driver, the system and the gaps between tensors."""
-        return self.peak_bytes < 0.9 * self.memory_bytes
 
 
 def estimate_run(
@@ -158,6 +141,7 @@ def estimate_run(
     memory_bytes: int,
     window: int = NUM_FRAMES,
     window_stride: int = WINDOW_STRIDE,
+    device: str = "cpu",
 ) -> RunEstimate:
     """Count what a clip costs, from shapes alone; takes a few seconds and reads no weights.
 
@@ -166,7 +150,8 @@ def estimate_run(
         height, width: pixels, multiples of 64.
         passes: of a guided step, 1 to 3.
         dtype: that the networks run in; the autoencoder keeps float32 where it is float16.
-        memory_bytes: of the device; decides whether the passes go through the UNet side by side.
+        memory_bytes: that the run may take.
+        device: cpu, cuda or mps.
         window, window_stride: of a clip that is longer, as in `DynamiCrafterPipeline.__call__`.
     """
     for name, network in networks.items():
@@ -174,33 +159,25 @@ def estimate_run(
     unet, vae = networks["unet"], networks["vae"]
     factor = pixels_of_a_latent(vae)
     latent = {"num_frames": num_frames, "height": height // factor, "width": width // factor}
-    together = fits_together(unet, memory_bytes, batch=passes, **latent)
-    batch = passes if together else 1
 
     windows = plan_windows(num_frames, window=window, stride=window_stride, max_frames=unet.config.max_frames)
     text, image = _contexts(networks, passes=passes, num_frames=num_frames)
     projected = count_call(lambda: unet.project_context(text, image))
-    context = unet.project_context(text[:batch], image[:batch])
-    sample = _empty(batch, unet.config.in_channels, *latent.values(), dtype=unet.dtype)
-    timesteps = _empty(batch, dtype=torch.int64)
-    called = count_call(lambda: unet(sample, timesteps, context=context, windows=windows))
+    context = unet.project_context(text[:1], image[:1])
+    sample = _empty(1, unet.config.in_channels, *latent.values(), dtype=unet.dtype)
+    called = count_call(lambda: unet(sample, _empty(1, dtype=torch.int64), context=context, windows=windows))
 
     frame = _empty(1, vae.config["latent_channels"], height // factor, width // factor, dtype=vae.dtype)
     decoded = count_call(lambda: vae.decode(frame, return_dict=False)[0])
-    # Decoded frames are kept in float32, and once more when they are joined to a video.
-    video = 2 * 3 * num_frames * height * width * torch.float32.itemsize
+    footprint = measure_footprint(networks, height=height, width=width, num_frames=num_frames, passes=passes)
     return RunEstimate(
-        unet_flops=called.flops // batch + projected.flops // passes,  # rows of a batch share no arithmetic
-        denoise_flops=called.flops // batch * passes * steps + projected.flops,
+        unet_flops=called.flops + projected.flops // passes,  # rows of a batch share no arithmetic
+        denoise_flops=called.flops * passes * steps + projected.flops,
         encode_flops=_encoding_flops(
             networks, passes=passes, height=height, width=width, num_frames=min(num_frames, window)
         ),
         decode_flops=decoded.flops * num_frames,
-        weight_bytes=sum(tensor.nbytes for network in networks.values() for tensor in network.parameters()),
-        denoise_bytes=called.peak_bytes + projected.peak_bytes,
-        decode_bytes=decoded.peak_bytes + video,
-        together=together,
-        memory_bytes=memory_bytes,
+        memory=make_plan(footprint, device=device, budget=memory_bytes),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -11,8 +12,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
+from dynamicrafter.pipeline.tiles import in_tiles
+from dynamicrafter.presets import LARGEST_SIDE
 
 Autoencoder = AutoencoderKL | PatchAutoencoder
+_TILE, _OVERLAP = 48, 12  # latents; the overlap is wider than the decoder's convolutions see
 
 
 def pixels_of_a_latent(vae: Autoencoder) -> int:
@@ -22,35 +26,65 @@ def pixels_of_a_latent(vae: Autoencoder) -> int:
     return 2 ** (len(vae.config["block_out_channels"]) - 1)
 
 
-def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None) -> Tensor:
+def tile_pixels(vae: Autoencoder) -> int:
+    """Longest side of a tile; the small autoencoder, whose latents depend on the place in the frame, is not tiled."""
+    return LARGEST_SIDE if isinstance(vae, PatchAutoencoder) else _TILE * pixels_of_a_latent(vae)
+
+
+def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None, *, tiled: bool = False) -> Tensor:
     """Latents of pictures, scaled as the UNet expects.
 
     Args:
         pixels: (b, 3, h, w) in [-1, 1], on the device to work on.
         noise: (b, 4, h/8, w/8), picks a sample of the posterior; None for its mean.
+        tiled: one picture at a time, in tiles, which takes less memory and changes the result a little.
 
     Returns:
         (b, 4, h/8, w/8), float32.
     """
+
+    def posterior(part: Tensor) -> Tensor:
+        (found,) = vae.encode(part, return_dict=False)
+        return torch.cat([found.mean, found.std], dim=1).float()
+
     with _safe(vae):
-        (posterior,) = vae.encode(pixels.to(vae.dtype), return_dict=False)
-    latents = posterior.mean.float()
-    if noise is not None:
-        latents = latents + posterior.std.float() * noise.to(latents)
+        pixels = pixels.to(vae.dtype)
+        if tiled and max(pixels.shape[2:]) > tile_pixels(vae):
+            unit = pixels_of_a_latent(vae)
+            parts = [
+                in_tiles(posterior, picture, tile=_TILE, overlap=_OVERLAP, unit=unit) for picture in pixels.split(1)
+            ]
+            mean, std = torch.cat(parts).chunk(2, dim=1)
+        else:
+            mean, std = posterior(pixels).chunk(2, dim=1)
+    latents = mean if noise is None else mean + std * noise.to(mean)
     return latents * vae.config["scaling_factor"]
 
 
-def decode_frames(vae: Autoencoder, latents: Tensor, *, chunk_size: int) -> Tensor:
+def decode_frames(vae: Autoencoder, latents: Tensor, *, chunk_size: int, tiled: bool = False) -> Tensor:
     """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
 
     Args:
         chunk_size: frames decoded at a time; they don't see each other in the decoder.
+        tiled: in tiles, which takes less memory and changes the result a little.
     """
+    coder: Any = vae  # of which diffusers annotates one kind of tensor
     frames = rearrange(latents, "b c f h w -> (b f) c h w") / vae.config["scaling_factor"]
+    factor = pixels_of_a_latent(vae)
+    video = frames.new_empty(len(frames), 3, *(factor * side for side in frames.shape[2:]), dtype=torch.float32)
+
+    def decode(part: Tensor) -> Tensor:
+        pixels: Tensor = coder.decode(part, return_dict=False)[0]
+        return pixels.float()
+
     with _safe(vae):
         chunks = frames.to(vae.dtype, memory_format=torch.channels_last).split(chunk_size)
-        decoded = [vae.decode(chunk, return_dict=False)[0].float() for chunk in chunks]
-    return rearrange(torch.cat(decoded), "(b f) c h w -> b c f h w", b=latents.shape[0])
+        for chunk, place in zip(chunks, video.split(chunk_size), strict=True):
+            if tiled and factor * max(chunk.shape[2:]) > tile_pixels(vae):
+                place.copy_(in_tiles(decode, chunk, tile=_TILE, overlap=_OVERLAP))
+            else:
+                place.copy_(decode(chunk))
+    return rearrange(video, "(b f) c h w -> b c f h w", b=latents.shape[0])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import CLIPTextModel, CLIPVisionModel
 from dynamicrafter.checkpoints.files import open_tensors
 from dynamicrafter.checkpoints.inspection import Inspection, describe_part
 from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import COMPONENTS, Misfit, shapes
+from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, Misfit, dtype_for, shapes
 from dynamicrafter.checkpoints.sniff import printable
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.hub.folders import PIPELINE_INDEX, shortened
@@ -87,6 +88,33 @@ def empty_networks(folder: Path) -> dict[Component, Any]:
     """
     kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
     return {name: _build(kinds[name], folder / name).to("meta").eval() for name in COMPONENTS}
+
+
+def empty_components(folder: Path, *, dtype: Dtypes) -> dict[str, Any]:
+    """What a pipeline is made of, its networks empty; `load_component` reads them.
+
+    Raises:
+        CheckpointError: other classes than ours, or settings that no network can be built from.
+    """
+    kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
+    components: dict[str, Any] = {name: _build(kinds[name], folder / name).eval() for name in COMPONENTS}
+    for name, network in components.items():
+        nn.Module.to(network, dtype_for(name, dtype))
+    scheduler = DynamiCrafterScheduler.from_pretrained(folder, subfolder=SCHEDULER)
+    return components | {SCHEDULER: scheduler, "preset": asdict(read_preset(folder))}
+
+
+def load_component(folder: Path, name: Component, *, dtype: Dtypes, variant: str | None = None) -> nn.Module:
+    """One network of a folder that `check_folder` found to be in order; still mapped where its number format stays."""
+    network = _build(_check_classes(folder, _read_json(folder / PIPELINE_INDEX))[name], folder / name)
+    kind = dtype_for(name, dtype)
+    known = {_without_old_prefix(key): key for key in network.state_dict()}
+    state = {}
+    for file in _weights(folder / name, variant):
+        with open_tensors(file) as tensors:
+            state |= {known[_without_old_prefix(key)]: tensors[key].to(kind) for key in tensors}
+    network.load_state_dict(state, strict=True, assign=True)
+    return network.eval()
 
 
 def inspect_folder(folder: Path) -> Inspection:

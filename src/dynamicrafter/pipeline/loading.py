@@ -7,15 +7,27 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from dynamicrafter.architectures import FULL, TINY, Architecture
 from dynamicrafter.checkpoints.files import open_tensors
-from dynamicrafter.checkpoints.load import LoadedNetworks, load_file, load_networks, missing_encoders
-from dynamicrafter.checkpoints.networks import Dtypes
+from dynamicrafter.checkpoints.keys import Component
+from dynamicrafter.checkpoints.load import (
+    LoadedNetworks,
+    load_file,
+    load_network,
+    load_networks,
+    missing_encoders,
+    open_checkpoint,
+)
+from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, build_empty
 from dynamicrafter.checkpoints.seeded import SeededTensors
-from dynamicrafter.checkpoints.variants import tell_architecture
-from dynamicrafter.errors import InputError
-from dynamicrafter.hub import find_encoders
+from dynamicrafter.checkpoints.variants import tell_architecture, tell_preset
+from dynamicrafter.errors import InputError, ModelNotFoundError
+from dynamicrafter.hub import find_encoders, preset_from_filename, resolve
 from dynamicrafter.hub.names import SEEDED
+from dynamicrafter.pipeline.folders import empty_components, empty_networks, load_component, read_preset
+from dynamicrafter.pipeline.residency import Origin
 from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
@@ -44,16 +56,40 @@ def check_options(name: str, options: Mapping[str, object], *, known: Collection
 
 
 def file_components(
-    path: Path, *, preset: str | None, dtype: Dtypes, encoders: str | Path | None, download: bool
-) -> dict[str, Any]:
-    """Components of a checkpoint file; encoders that it lacks come from `encoders`, a folder or a file.
+    path: Path, *, preset: str | None, dtype: Dtypes, encoders: str | Path | None, download: bool, lazy: bool = False
+) -> tuple[dict[str, Any], Origin]:
+    """Components of a checkpoint file, and how to read one of them again.
+
+    Args:
+        encoders: folder or file of those that the checkpoint lacks.
+        lazy: leave the networks empty until they are read so.
 
     Raises:
         CheckpointError: see `load_file`.
         ModelNotFoundError: encoders are lacking and neither there nor asked for.
     """
     towers = encoders_for(path, encoders, download=download)
-    return _components(load_file(path, preset=preset, dtype=dtype, encoders=towers))
+    loaded = load_file(path, preset=preset, dtype=dtype, encoders=towers, lazy=lazy)
+
+    def origin(component: Component) -> nn.Module:
+        with open_checkpoint(path, encoders=towers) as source:
+            return load_network(source, component, loaded.architecture, loaded.preset, dtype=dtype)
+
+    return _components(loaded), origin
+
+
+def folder_components(path: Path, *, dtype: Dtypes, variant: str | None) -> tuple[dict[str, Any], Origin]:
+    """Components of a folder, its networks empty, and how to read one of them.
+
+    Raises:
+        CheckpointError: see `check_folder`.
+    """
+    return empty_components(path, dtype=dtype), folder_origin(path, dtype=dtype, variant=variant)
+
+
+def folder_origin(path: Path, *, dtype: Dtypes, variant: str | None) -> Origin:
+    """How to read a network of a folder again."""
+    return lambda component: load_component(path, component, dtype=dtype, variant=variant)
 
 
 def encoders_for(path: Path, encoders: str | Path | None, *, download: bool) -> Path | None:
@@ -70,14 +106,19 @@ def encoders_for(path: Path, encoders: str | Path | None, *, download: bool) -> 
     return find_encoders(None if encoders is None else str(encoders), download=download)
 
 
-def seeded_components(name: str, *, dtype: Dtypes) -> dict[str, Any]:
-    """Components whose weights are drawn from their names; names as in `seeded_source`.
+def seeded_components(name: str, *, dtype: Dtypes, lazy: bool = False) -> tuple[dict[str, Any], Origin]:
+    """Components whose weights are drawn from their names, and how to draw one again; names as in `seeded_source`.
 
     Raises:
         InputError: another name.
     """
     source, architecture, preset = seeded_source(name)
-    return _components(load_networks(source, architecture, preset, dtype=dtype, name=name))
+
+    def origin(component: Component) -> nn.Module:
+        return load_network(source, component, architecture, preset, dtype=dtype)
+
+    loaded = load_networks(source, architecture, preset, dtype=dtype, name=name, lazy=lazy)
+    return _components(loaded), origin
 
 
 def seeded_source(name: str) -> tuple[SeededTensors, Architecture, Preset]:
@@ -93,11 +134,49 @@ def seeded_source(name: str) -> tuple[SeededTensors, Architecture, Preset]:
     return SeededTensors(architecture, preset), architecture, preset
 
 
+def empty_model(name: str, *, preset: str | None = None) -> tuple[dict[Component, Any], Preset]:
+    """The networks of a model, on the meta device, and its preset; reads no weights.
+
+    Args:
+        name: as in `DynamiCrafterPipeline.from_pretrained`; a preset need not be on this machine.
+        preset: which released checkpoint a file descends from, where the file can't tell.
+
+    Raises:
+        ModelNotFoundError: not on this machine, and no preset.
+        CheckpointError: no checkpoint of DynamiCrafter, or of unclear preset.
+    """
+    if name.startswith(SEEDED):
+        _, architecture, found = seeded_source(name)
+        return _empty_networks(architecture, found)
+    try:
+        model = resolve(name)
+    except ModelNotFoundError as missing:
+        try:
+            return _empty_networks(FULL, get_preset(name))
+        except InputError:
+            raise missing from None
+    if model.kind == "folder":
+        return empty_networks(model.path), read_preset(model.path)
+    with open_tensors(model.path) as source:
+        architecture = tell_architecture(source, name=model.path.name)
+        hint = model.preset or preset_from_filename(model.path)
+        return _empty_networks(architecture, tell_preset(source, name=model.path.name, asked=preset, hint=hint))
+
+
+def _empty_networks(architecture: Architecture, preset: Preset) -> tuple[dict[Component, Any], Preset]:
+    networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+    return networks, _at_size(preset, architecture)
+
+
+def _at_size(preset: Preset, architecture: Architecture) -> Preset:
+    """A preset at the size that an architecture is run at."""
+    if architecture.size is None:
+        return preset
+    return replace(preset, height=architecture.size[0], width=architecture.size[1])
+
+
 def _components(loaded: LoadedNetworks) -> dict[str, Any]:
-    preset = loaded.preset
-    if loaded.architecture.size is not None:
-        height, width = loaded.architecture.size
-        preset = replace(preset, height=height, width=width)
+    preset = _at_size(loaded.preset, loaded.architecture)
     return {
         **loaded.networks,
         "scheduler": DynamiCrafterScheduler.from_preset(preset),

@@ -22,7 +22,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from dynamicrafter.checkpoints.networks import Dtypes, dtype_for
+from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
@@ -43,11 +43,19 @@ from dynamicrafter.pipeline.inputs import (
     check_frames,
     count_videos,
 )
-from dynamicrafter.pipeline.loading import SEEDED, check_options, file_components, seeded_components
+from dynamicrafter.pipeline.loading import (
+    SEEDED,
+    check_options,
+    file_components,
+    folder_components,
+    folder_origin,
+    seeded_components,
+)
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
 from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
+from dynamicrafter.pipeline.residency import Origin, Residency, is_away
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.pipeline.turns import in_turn
 from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE, Preset, check_frame_size, preset_from_dict
@@ -96,6 +104,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             scheduler=scheduler,
         )
         self.register_to_config(preset=preset)
+        self.residency = Residency()
         self._interrupt = False
 
     @classmethod
@@ -107,6 +116,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         dtype: Dtypes = None,
         torch_dtype: Dtypes = None,
         download: bool = False,
+        lazy: bool = False,
         **options: Any,
     ) -> "DynamiCrafterPipeline":
         """Load a model by any of its names; nothing is downloaded unasked.
@@ -118,6 +128,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
                 own, and stands for float32 with a folder, as in diffusers.
             torch_dtype: the same, by the name that diffusers used before.
             download: fetch what is not on this machine.
+            lazy: read each network's weights when they are first needed; `follow` then names the device, not `to`.
             options: for a folder diffusers' own (`variant`, components, …); for a file `preset` and `encoders`.
 
         Raises:
@@ -128,7 +139,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         dtype = torch_dtype if dtype is None else dtype
         if str(name).startswith(SEEDED):
             check_options(str(name), options, known=())
-            return cls(**seeded_components(str(name), dtype=dtype))
+            return cls._with_origin(*seeded_components(str(name), dtype=dtype, lazy=lazy))
         model = resolve(str(name), download=download)
         if model.kind == "folder":
             check_options(str(name), options)
@@ -137,12 +148,20 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
                 default = dtype or torch.float32
                 dtype = {"default": default, "vae": dtype_for("vae", default) or default}
             options["dtype"] = dtype
-            check_folder(model.path, given=options, variant=options.get("variant"))
-            return super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
+            variant = options.get("variant")
+            check_folder(model.path, given=options, variant=variant)
+            if lazy:
+                pipeline = cls._with_origin(*folder_components(model.path, dtype=options["dtype"], variant=variant))
+                pipeline.register_to_config(_name_or_path=str(model.path))
+                return pipeline
+            pipeline = super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
+            if not set(options) & set(COMPONENTS):
+                pipeline.residency.origin = folder_origin(model.path, dtype=options["dtype"], variant=variant)
+            return pipeline
         check_options(str(name), options, known=("preset", "encoders"))
         if model.path != Path(name).expanduser():  # of a file, its own name is no more than a hint
             options.setdefault("preset", model.preset)
-        return cls.from_single_file(model.path, dtype=dtype, download=download, **options)
+        return cls.from_single_file(model.path, dtype=dtype, download=download, lazy=lazy, **options)
 
     @classmethod
     def from_single_file(
@@ -154,6 +173,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         torch_dtype: Dtypes = None,
         encoders: str | Path | None = None,
         download: bool = False,
+        lazy: bool = False,
     ) -> "DynamiCrafterPipeline":
         """Load a published, pruned or fine-tuned checkpoint file.
 
@@ -163,14 +183,25 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             dtype, torch_dtype: of the parameters, as in `from_pretrained`.
             encoders: file or folder with CLIP's towers for a file without.
             download: fetch the towers where they are lacking.
+            lazy: read each network's weights when they are first needed.
 
         Raises:
             CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
         """
         dtype = torch_dtype if dtype is None else dtype
-        components = file_components(Path(path), preset=preset, dtype=dtype, encoders=encoders, download=download)
-        pipeline = cls(**components)
+        components = file_components(
+            Path(path), preset=preset, dtype=dtype, encoders=encoders, download=download, lazy=lazy
+        )
+        pipeline = cls._with_origin(*components)
         pipeline.register_to_config(_name_or_path=str(path))
+        return pipeline
+
+    @classmethod
+    def _with_origin(cls, components: dict[str, Any], origin: Origin) -> "DynamiCrafterPipeline":
+        pipeline = cls(**components)
+        pipeline.residency.origin = origin
+        if any(is_away(network) for network in pipeline.networks.values()):
+            pipeline.residency.device = torch.device("cpu")  # until `follow` names another
         return pipeline
 
     @property
@@ -279,7 +310,6 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale)
         self.scheduler.set_timesteps(steps)
         self._interrupt = False
-        self._lay_out()
 
         first = as_pixels(image, height=height, width=width, fit=fit)
         last = (
@@ -332,15 +362,6 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             frames = convert_frames(self.decode_latents(clean, chunk_size=decode_chunk_size), output_type)
         self.maybe_free_model_hooks()
         return DynamiCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
-
-    def _lay_out(self) -> None:
-        """Turn convolutions' weights, once, to the layout that videos have on their way, which spares copies of both.
-
-        Not while loading: a conversion would copy what is only mapped from a file.
-        """
-        for network in (self.unet, self.vae):
-            to: Any = torch.nn.Module.to  # whose annotations know no memory format
-            to(network, memory_format=torch.channels_last)
 
     def _embeds(self, prompt: str | Sequence[str] | None, embeds: Tensor | None, count: int, name: str) -> Tensor:
         """Text context from embeddings where they are given, else from prompts."""

@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
 from dynamicrafter.architectures import CLIP_PIXELS
+from dynamicrafter.checkpoints.keys import Component
+from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
 from dynamicrafter.media.clip_pixels import clip_pixels
@@ -20,10 +22,18 @@ from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
 from dynamicrafter.pipeline.autoencoder import Autoencoder, decode_frames, encode_pictures, pixels_of_a_latent
+from dynamicrafter.pipeline.groups import projections_on
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
-from dynamicrafter.pipeline.memory import passes_fit_together
+from dynamicrafter.pipeline.memory import (
+    CONDITIONERS,
+    MemoryPlan,
+    device_bytes,
+    make_plan,
+    measure_footprint,
+)
 from dynamicrafter.pipeline.passes import PassContexts, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
+from dynamicrafter.pipeline.residency import Networks, Residency
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
@@ -46,7 +56,68 @@ class PipelineSteps(DiffusionPipeline):
     image_projector: ImageProjector
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
+    residency: Residency
     _interrupt: bool
+
+    @property
+    def networks(self) -> Networks:
+        """The five networks by component."""
+        return {name: getattr(self, name) for name in COMPONENTS}
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self.residency.device or super()._execution_device
+
+    def follow(self, plan: MemoryPlan | None, device: torch.device) -> None:
+        """Run on a device as a plan says, from now on: networks leave and come, decode in tiles, …
+
+        Args:
+            plan: of `memory.make_plan`; None for all networks on the device.
+        """
+        self.residency.follow(self.networks, plan, device)
+
+    def use(self, *names: Component) -> None:
+        """Have these networks on the device, with their weights read; each step calls it for its own."""
+        self.residency.use(self.networks, *names)
+
+    def plan_memory(
+        self,
+        *,
+        height: int,
+        width: int,
+        num_frames: int,
+        passes: int,
+        videos: int = 1,
+        budget: int | None = None,
+        device: torch.device | None = None,
+    ) -> MemoryPlan:
+        """What a run takes, and what makes it fit; see `memory.make_plan`.
+
+        Args:
+            height, width: pixels.
+            passes: of a guided step, 1 to 3.
+            videos: made as one batch.
+            budget: bytes; None for all that the device has.
+            device: to run on; None for where the pipeline is.
+        """
+        device = device or self._execution_device
+        residency = self.residency
+        footprint = measure_footprint(
+            self.networks,
+            height=height,
+            width=width,
+            num_frames=num_frames,
+            passes=passes,
+            videos=videos,
+            fixed=residency.fixed(self.networks, device),
+        )
+        measures = residency.measures(device)
+        return make_plan(footprint, device=device.type, budget=budget or device_bytes(device), measures=measures)
+
+    @property
+    def _tiled(self) -> bool:
+        plan = self.residency.plan
+        return plan is not None and "tiles" in plan.measures
 
     @property
     def vae_scale_factor(self) -> int:
@@ -66,6 +137,7 @@ class PipelineSteps(DiffusionPipeline):
                 logger.warning("The prompt is longer than %d tokens; this part is not read: %s", length - 2, rest)
         # Videos of one batch often share a prompt, and nearly always the negative one.
         ids, places = tokens.ids.unique(dim=0, return_inverse=True)
+        self.use(*CONDITIONERS)
         return self.text_encoder(ids.to(self._execution_device)).last_hidden_state[places]
 
     @torch.no_grad()
@@ -74,6 +146,7 @@ class PipelineSteps(DiffusionPipeline):
 
         Clips longer than a window take the tokens of one of its length; see `spread_context`.
         """
+        self.use(*CONDITIONERS)
         inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
         tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
         at_once = num_frames if windows is None else windows.size
@@ -99,12 +172,14 @@ class PipelineSteps(DiffusionPipeline):
         Returns:
             (b, 4, h/8, w/8), float32, scaled as the UNet expects.
         """
+        self.use("vae")
         pixels = pixels.to(self._execution_device)
         if deterministic:
-            return encode_pictures(self.vae, pixels, None)
+            return encode_pictures(self.vae, pixels, None, tiled=self._tiled)
         factor = self.vae_scale_factor
         shape = (len(pixels), self.vae.config["latent_channels"], pixels.shape[2] // factor, pixels.shape[3] // factor)
-        return encode_pictures(self.vae, pixels, draw(shape, generator) if noise is None else noise)
+        noise = draw(shape, generator) if noise is None else noise
+        return encode_pictures(self.vae, pixels, noise, tiled=self._tiled)
 
     def place_image_latents(self, first: Tensor, last: Tensor | None, num_frames: int) -> Tensor:
         """What each frame is conditioned on, (b, 4, f, h, w).
@@ -180,19 +255,18 @@ class PipelineSteps(DiffusionPipeline):
                 case _:
                     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
                     sources[name] = (empty, self.encode_image(grey, num_frames, windows).expand_as(image))
-        together = batching == "together" or (
-            batching == "auto"
-            and passes_fit_together(
-                self.unet,
-                self._execution_device,
-                batch=count * len(passes),
-                num_frames=num_frames,
-                height=latent_size[0],
-                width=latent_size[1],
-            )
+        plan = self.residency.plan or self.plan_memory(
+            height=latent_size[0] * self.vae_scale_factor,
+            width=latent_size[1] * self.vae_scale_factor,
+            num_frames=num_frames,
+            passes=len(passes),
+            videos=count,
         )
+        together = plan.together if batching == "auto" else batching == "together"
+        self.use("unet")
         sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
-        return project_passes(self.unet, sources, together=together, windows=windows)
+        with projections_on(self.unet, self._execution_device):
+            return project_passes(self.unet, sources, together=together, windows=windows)
 
     @torch.no_grad()
     def denoise(
@@ -230,6 +304,7 @@ class PipelineSteps(DiffusionPipeline):
             latents = pinned.begin(latents, self.scheduler)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
+                self.use("unet")  # in every step, for a callback may have decoded in between
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
                 outputs = None
                 try:
@@ -266,4 +341,6 @@ class PipelineSteps(DiffusionPipeline):
         Args:
             chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
         """
-        return decode_frames(self.vae, latents.to(self._execution_device), chunk_size=chunk_size or 1)
+        self.use("vae")
+        latents = latents.to(self._execution_device)
+        return decode_frames(self.vae, latents, chunk_size=chunk_size or 1, tiled=self._tiled)

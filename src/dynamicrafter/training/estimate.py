@@ -6,7 +6,6 @@ and backward pass on the meta device, where every allocation is on the books; a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -168,19 +167,6 @@ def _remedies(config: TrainConfig) -> list[tuple[str, TrainConfig]]:
         if config != before:
             remedies.append((words, config))
     return remedies
-
-
-def parse_memory(text: str) -> int:
-    """Bytes of a size such as 24GB or 80GiB.
-
-    Raises:
-        InputError: written otherwise.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(GB|GiB|G)?\s*", text, flags=re.IGNORECASE)
-    if match is None or float(match[1]) == 0:
-        raise InputError(f"memory must be a size such as 24GB, got {text!r}.")
-    unit = 2**30 if (match[2] or "").lower() == "gib" else 10**9
-    return int(float(match[1]) * unit)
 
 
 def device_memory() -> int:

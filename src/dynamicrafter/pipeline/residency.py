@@ -1,0 +1,159 @@
+"""Which networks are on the device, and how the others come and go: the part of a memory plan that moves weights.
+
+On CUDA, networks wait in the processor's memory. Where the device shares that memory (CPU, Apple's GPU), they are
+forgotten and read again, so that only what comes from a file, a folder or seeded weights can leave. Both are exact.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynamicrafter.checkpoints.keys import Component
+from dynamicrafter.checkpoints.networks import COMPONENTS
+from dynamicrafter.pipeline.eight_bits import keep_in_eight_bits, restore
+from dynamicrafter.pipeline.groups import keep_blocks, offload_blocks
+from dynamicrafter.pipeline.heap import give_back_heap, return_freed_memory
+from dynamicrafter.pipeline.memory import Measure, MemoryPlan, measures_on
+
+Origin = Callable[[Component], nn.Module]
+Networks = Mapping[Component, Any]
+
+_CONVOLVING = ("unet", "vae")
+_OF_UNET = frozenset({"blocks", "int8"})
+
+
+class Residency:
+    """Brings a pipeline's networks to their device when they are asked for.
+
+    Every method takes the networks by component, which a pipeline's user may exchange at any time.
+
+    Args:
+        origin: makes one of them anew, filled, in its number format; None where the weights come from elsewhere.
+    """
+
+    def __init__(self, origin: Origin | None = None) -> None:
+        self.origin = origin
+        self.device: torch.device | None = None  # None: wherever the user put them
+        self.plan: MemoryPlan | None = None
+        self._leaving: frozenset[Component] = frozenset()
+        self._measures: frozenset[str] = frozenset()
+        self._waiting: dict[Tensor, Tensor] = {}  # by parameter on CUDA, what it is in the processor's memory
+
+    def fixed(self, networks: Networks, device: torch.device) -> frozenset[Component]:
+        """Networks that can't leave a device, for they would be forgotten and can't be read again as they are.
+
+        Those are all without an origin, and those with adapters on them.
+        """
+        if device.type == "cuda":
+            return frozenset()
+        if self.origin is None:
+            return frozenset(COMPONENTS)
+        return frozenset(name for name in COMPONENTS if getattr(networks[name], "peft_config", None))
+
+    def measures(self, device: torch.device) -> tuple[Measure, ...]:
+        """What can be done on a device and undone again; to be exact again, 8 bits need an origin."""
+        return tuple(name for name in measures_on(device.type) if name != "int8" or self.origin is not None)
+
+    def follow(self, networks: Networks, plan: MemoryPlan | None, device: torch.device) -> None:
+        """Do what a plan says from now on, and undo what one before it said; None for no measures at all."""
+        measures = frozenset(plan.measures if plan else ())
+        leaving = (plan.leaving if plan else frozenset()) - self.fixed(networks, device)
+        if "int8" in measures and device.type != "cuda":
+            leaving -= {"unet"}
+        self.device, self.plan, self._leaving = device, plan, leaving
+        if "heap" in measures:
+            return_freed_memory()
+        if measures & _OF_UNET != self._measures & _OF_UNET:
+            self._treat_unet(networks, measures)
+        self._measures = measures
+        for name in leaving:
+            self._leave(networks, name)
+        if device.type == "cpu":
+            give_back_heap()  # which reading weights leaves full of gaps
+
+    def use(self, networks: Networks, *names: Component) -> None:
+        """Have these networks on the device; of the others, those leave that don't stay."""
+        for name in self._leaving.difference(names):
+            self._leave(networks, name)
+        for name in names:
+            self._come(networks, name)
+
+    def _treat_unet(self, networks: Networks, measures: frozenset[str]) -> None:
+        """Change between whole and in blocks, between exact and 8 bits, with the weights off the device."""
+        unet = networks["unet"]
+        assert self.device is not None
+        if "blocks" in self._measures:
+            keep_blocks(unet)
+        self._fill(networks, "unet")
+        if self.device.type == "cuda":
+            unet.to("cpu")
+            self._waiting.clear()
+        if "int8" in self._measures:
+            assert self.origin is not None
+            restore(unet, self.origin("unet"))
+        _lay_out(networks, "unet")
+        if "int8" in measures:
+            keep_in_eight_bits(unet)
+        if "blocks" in measures:
+            offload_blocks(unet, self.device)
+
+    def _come(self, networks: Networks, name: Component) -> None:
+        network = networks[name]
+        self._fill(networks, name)
+        _lay_out(networks, name)
+        if self.device is None or (name == "unet" and "blocks" in self._measures):
+            return
+        for tensor in chain(network.parameters(), network.buffers()):
+            if tensor.device != self.device:
+                if self.device.type == "cuda" and name in self._leaving:
+                    self._waiting[tensor] = tensor.data
+                tensor.data = tensor.data.to(self.device, non_blocking=True)
+
+    def _leave(self, networks: Networks, name: Component) -> None:
+        network = networks[name]
+        if self.device is not None and self.device.type == "cuda":
+            for tensor in chain(network.parameters(), network.buffers()):
+                if tensor.device.type == "cuda":
+                    waiting = self._waiting.pop(tensor, None)
+                    tensor.data = tensor.data.cpu() if waiting is None else waiting
+        elif not is_away(network):
+            empty = {key: tensor.to("meta") for key, tensor in network.state_dict().items()}
+            network.load_state_dict(empty, assign=True)
+            give_back_heap()
+
+    def _fill(self, networks: Networks, name: Component) -> None:
+        """Read a network that was forgotten, or never read."""
+        network = networks[name]
+        if not is_away(network):
+            return
+        assert self.origin is not None
+        network.load_state_dict(self.origin(name).state_dict(), assign=True)
+
+
+def _lay_out(networks: Networks, name: Component) -> None:
+    """Turn convolutions' weights to the layout that videos have on their way, which spares copies of both.
+
+    Not while loading: a conversion would copy what is only mapped from a file.
+    """
+    if name in _CONVOLVING:
+        to: Any = nn.Module.to  # whose annotations know no memory format
+        to(networks[name], memory_format=torch.channels_last)
+
+
+def is_away(network: nn.Module) -> bool:
+    """Whether a network's weights were forgotten, or never read."""
+    return any(parameter.device.type == "meta" for parameter in network.parameters())
+
+
+def release(device: torch.device) -> None:
+    """Let go of what a run that failed leaves behind."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    give_back_heap()
