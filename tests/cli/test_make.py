@@ -243,7 +243,7 @@ def disk_full():
     ("error", "code", "said"),
     [
         (MemoryError(), 1, "error: out of memory; try --memory 8GB or less, a smaller --size"),
-        (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: out of memory on cpu; "),
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "error: out of memory; try --memory 8GB or less"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory"),
         (OSError(28, "No space left on device", "clip.mp4"), 1, "error: the disk is full (clip.mp4); "),
         (disk_full(), 1, "error: clip.mp4 could not be written: the disk is full"),

@@ -60,15 +60,19 @@ def restore(network: nn.Module, exact: nn.Module) -> None:
 
 
 def bytes_in_eight_bits(network: nn.Module, itemsize: int) -> int:
-    """Bytes that a network's parameters take, or would take, in 8 bits, with one layer's widened weight beside them.
+    """Bytes that a network's parameters take, or would take, in 8 bits.
 
     Args:
         itemsize: bytes of each parameter that keeps its format.
     """
-    large = [weight.shape for _, layer in _large_layers(network) for weight in (_kept(layer),)]
+    large = [_kept(layer).shape for _, layer in _large_layers(network)]
     exact = sum(parameter.numel() for parameter in network.parameters()) * itemsize
-    spared = sum(shape.numel() * (itemsize - 1) - shape[0] * itemsize for shape in large)
-    return exact - spared + max((shape.numel() for shape in large), default=0) * itemsize
+    return exact - sum(shape.numel() * (itemsize - 1) - shape[0] * itemsize for shape in large)
+
+
+def widest_bytes(network: nn.Module, itemsize: int) -> int:
+    """Bytes of the largest weight that is widened while its layer works."""
+    return max((_kept(layer).numel() for _, layer in _large_layers(network)), default=0) * itemsize
 
 
 def _large_layers(network: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS, dtype_for
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.pipeline.autoencoder import Autoencoder, pixels_of_a_latent, tile_pixels
-from dynamicrafter.pipeline.eight_bits import bytes_in_eight_bits
+from dynamicrafter.pipeline.eight_bits import bytes_in_eight_bits, widest_bytes
 from dynamicrafter.pipeline.groups import window_bytes
 
 Phase = Literal["encoding", "conditioning", "denoising", "decoding"]
@@ -75,7 +75,7 @@ class Footprint:
 
     Attributes:
         weights: of each network.
-        weights_int8: of the UNet in 8 bits.
+        weights_int8: of the UNet in 8 bits, with the largest weight widened.
         window, window_int8: of the UNet's weights on the device at once when its blocks come one by one.
         encoding, conditioning, decoding: activations at their peak.
         encoding_tiled, decoding_tiled: the same in tiles; no less where the autoencoder knows none.
@@ -303,11 +303,12 @@ def measure_footprint(
     picture = 3 * pixels * torch.float32.itemsize
     encoding, decoding = _per_pixel(vae, sizes["vae"])
     video = videos * num_frames * picture
+    widest = widest_bytes(unet, of_unet)
     return Footprint(
         weights={name: weight_bytes(networks[name], sizes[name]) for name in COMPONENTS},
-        weights_int8=bytes_in_eight_bits(unet, of_unet),
+        weights_int8=bytes_in_eight_bits(unet, of_unet) + widest,
         window=window_bytes(unet, lambda part: weight_bytes(part, of_unet)),
-        window_int8=window_bytes(unet, lambda part: bytes_in_eight_bits(part, of_unet)),
+        window_int8=window_bytes(unet, lambda part: bytes_in_eight_bits(part, of_unet)) + widest,
         encoding=int(videos * (encoding * pixels + 2 * picture)),
         encoding_tiled=int(encoding * tile + videos * 3 * picture),
         conditioning=_conditioning_bytes(networks, rows=videos, itemsize=sizes["image_encoder"]) + contexts,
