@@ -80,7 +80,7 @@ class Animator:
         memory: str | None = None,
     ) -> None:
         self.pipeline = pipeline
-        self.device = pipeline.device if device is None else device
+        self._device = device
         self.memory = None if memory is None else parse_memory(memory)
         self.model = model
         self.model_hash = model_hash
@@ -152,6 +152,11 @@ class Animator:
         self.pipeline.load_lora_weights(file, adapter_name=names[-1])
         self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
         self.pipeline.set_adapters(names, [each.scale for each in self.loras])
+
+    @property
+    def device(self) -> torch.device:
+        """Where clips are made."""
+        return self._device or self.pipeline.device
 
     @property
     def preset(self) -> Preset:

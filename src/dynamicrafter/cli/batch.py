@@ -214,6 +214,7 @@ def _open_pool(command: BatchCommand, name: str, progress: Progress, num_batches
         device=model.device,
         dtype=model.dtype,
         lora=model.lora,
+        memory=model.memory,
         threads=work.threads,
     )
     if work.ray is not None:

@@ -153,7 +153,7 @@ def warn_of_differences(recipe: Recipe, animator: Animator) -> None:
         ("the weights", recipe.model_hash or "unknown", animator.model_hash or "unknown"),
         ("the program", recipe.generator, f"dynamicrafter {__version__}"),
         ("torch", recipe.torch, torch.__version__),
-        ("the device", recipe.device, pipeline.device.type),
+        ("the device", recipe.device, animator.device.type),
         ("the number format", recipe.dtype, str(pipeline.unet.dtype).removeprefix("torch.")),
     ):
         if then != now:

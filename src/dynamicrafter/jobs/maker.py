@@ -41,6 +41,7 @@ class Setup:
     device: str | None = None
     dtype: str | None = None
     lora: tuple[str, ...] = ()
+    memory: str | None = None
     threads: int = 1
     aside: str | None = None
 
@@ -135,13 +136,14 @@ class Maker:
             device=setup.device,
             dtype=setup.dtype,
             lora=setup.lora,
+            memory=setup.memory,
         )
         self.animator.pipeline.set_progress_bar_config(disable=True)
         gc.freeze()
         gc.enable()
 
     def hello(self) -> Hello:
-        return Hello(str(self.animator.pipeline.device), dynamicrafter.__version__, os.getpid())
+        return Hello(str(self.animator.device), dynamicrafter.__version__, os.getpid())
 
     def make(self, orders: Sequence[Order], on_step: Callable[[int, int], None] | None = None) -> tuple[Product, ...]:
         """Make clips as one batch.
