@@ -14,6 +14,7 @@ from dynamicrafter.errors import InputError
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["uniform", "uniform_trailing"]
+Sampler = Literal["ddim", "dpm++", "dpm++sde", "unipc"]
 PresetName = Literal["256", "512", "1024", "512_interp", "bundled"]
 
 NUM_TRAIN_TIMESTEPS = 1000
@@ -64,6 +65,17 @@ class Preset:
     steps: int = 50
     eta: float = 1.0
     guidance: float = 7.5
+    sampler: Sampler = "ddim"
+
+    def eta_for(self, sampler: Sampler) -> float:
+        """The share of fresh noise where none is asked for: DDIM's as published, and what the others were made for."""
+        match sampler:
+            case "ddim":
+                return self.eta
+            case "dpm++sde":
+                return 1.0
+            case _:
+                return 0.0
 
     @property
     def motion_key(self) -> str:
@@ -221,6 +233,23 @@ def auto_size(preset: Preset, picture: tuple[int, int]) -> tuple[int, int]:
             f"picture of {width}x{height}; name a size, such as {preset.width}x{preset.height}."
         )
     return high, wide
+
+
+def check_eta(eta: float, sampler: Sampler = "ddim") -> None:
+    """Raises InputError where the sampler could not take a step with this share of fresh noise."""
+    if not 0 <= eta <= 1:
+        raise InputError(f"eta must be between 0 and 1, got {eta}; try 1.")
+    if eta > 0 and sampler in ("dpm++", "unipc"):
+        raise InputError(
+            f"eta must be 0 with the sampler {sampler}, which adds no noise, got {eta}; "
+            f"leave it out, or take the sampler ddim or dpm++sde."
+        )
+
+
+def check_sampler(sampler: str) -> None:
+    """Raises InputError where there is no such sampler."""
+    if sampler not in get_args(Sampler):
+        raise InputError(f"sampler must be one of {', '.join(get_args(Sampler))}, got {sampler!r}.")
 
 
 def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:

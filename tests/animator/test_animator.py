@@ -18,6 +18,7 @@ from dynamicrafter.hub import LocalModel
 from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import picture_hash
 from dynamicrafter.media.video import read_clip, read_metadata
+from dynamicrafter.presets import get_preset
 from tiny import pipeline
 
 QUICK = AnimateOptions(steps=2)
@@ -58,6 +59,7 @@ def test_a_clip_holds_uint8_frames_and_all_that_it_was_made_from(animator, pictu
         "eta": 1.0,
         "motion": 24,
         "size": (64, 64),
+        "sampler": "ddim",
     }
 
 
@@ -113,6 +115,11 @@ def test_the_pipeline_with_the_plain_seed_makes_the_same_clip(animator, pictures
         output_type="uint8",
     )
     assert np.array_equal(output.frames[0], clip.frames)
+
+
+@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 1.0), ("dpm++", 0.0), ("dpm++sde", 1.0), ("unipc", 0.0)])
+def test_each_sampler_takes_the_noise_that_it_was_made_for(sampler, eta):
+    assert AnimateOptions(sampler=sampler).resolved(get_preset("512")).eta == eta
 
 
 def test_progress_counts_every_step(animator, pictures):
@@ -186,6 +193,8 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
         ({"size": (64, 64.0)}, "size must be a height and a width in pixels"),
         ({"negative": None}, "negative must be of type str, got None"),
         ({"size": "large"}, "size must be a height and a width in pixels or \"auto\", got 'large'"),
+        ({"sampler": "euler"}, r"sampler must be one of ddim, dpm\+\+, dpm\+\+sde, unipc, got 'euler'"),
+        ({"sampler": "unipc", "eta": 1.0}, "eta must be 0 with the sampler unipc, which adds no noise, got 1.0"),
         ({"stepps": 3}, "unknown options stepps; known are"),
     ],
 )

@@ -73,6 +73,15 @@ def test_flags_pictures_and_prompt_that_are_given_go_first(cli, clip, other_phot
     assert (now["sample"], now["model"], now["dtype"]) == (1, then["model"], "float32")
 
 
+def test_the_sampler_is_repeated_and_another_one_brings_its_own_noise(cli, clip):
+    assert cli("animate", "--like", clip, "-o", "new.npy", "--sampler", "unipc").code == 0
+    then, now = read_metadata(clip)["options"], read_metadata("new.npy")["options"]
+    assert (then["sampler"], then["eta"]) == ("ddim", 1.0)
+    assert now == then | {"sampler": "unipc", "eta": 0.0}
+    assert cli("animate", "--like", "new.npy", "-o", "again.npy").code == 0
+    np.testing.assert_array_equal(np.load("again.npy"), np.load("new.npy"))
+
+
 def test_several_takes_like_a_clip_go_on_from_its_own(cli, clip):
     assert cli("animate", "--like", clip, "-o", "more.npy", "--samples", "2").code == 0
     np.testing.assert_array_equal(np.load("more.npy"), np.load(clip))

@@ -80,6 +80,7 @@ def test_each_argument_of_the_result_matters(pipe, picture, other_picture):
         {"image_guidance_scale": 2.0},
         {"guidance_rescale": 0.0},
         {"eta": 0.5},
+        {"sampler": "dpm++sde"},
         {"last_image": other_picture},
         {"deterministic_image_latents": True},
         {"fit": "stretch"},
@@ -178,6 +179,16 @@ def test_several_videos_for_each_prompt(pipe, picture):
     assert made.shape == (4, 4, 16, 8, 8)
     alone = run(pipe, picture, "snow", generator=generator_for(1, sample=2))
     assert decibels(made[2:3], alone) > 100
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "dpm++sde", "unipc"])
+def test_a_video_of_any_sampler_is_the_same_again_and_in_a_batch(pipe, picture, other_picture, sampler):
+    options = {"sampler": sampler, "num_inference_steps": 3, "guidance_scale": 1.0, "num_frames": 3}
+    alone = run(pipe, picture, "waves", generator=generator_for(7), **options)
+    assert torch.equal(alone, run(pipe, picture, "waves", generator=generator_for(7), **options))
+    seeds = [generator_for(1), generator_for(7)]
+    batch = run(pipe, [other_picture, picture], ["snow", "waves"], generator=seeds, **options)
+    assert decibels(batch[1:], alone) > 100
 
 
 def test_prompt_embeddings_stand_for_prompts(pipe, picture):
@@ -364,6 +375,8 @@ def test_a_call_leaves_the_pipeline_as_it_was(pipe, picture):
         ({"output_type": "gif"}, "output_type must be one of pil, np, pt, uint8, latent, got 'gif'"),
         ({"guidance_batching": "both"}, "guidance_batching must be one of"),
         ({"eta": 2.0}, "eta must be between 0 and 1, got 2.0"),
+        ({"eta": 0.5, "sampler": "dpm++"}, r"eta must be 0 with the sampler dpm\+\+, which adds no noise, got 0.5"),
+        ({"sampler": "euler"}, r"sampler must be one of ddim, dpm\+\+, dpm\+\+sde, unipc, got 'euler'"),
         ({"fit": "zoom"}, "fit must be one of cover, contain, stretch, got 'zoom'"),
         ({"motion": 0}, "motion must be at least 1, got 0"),
         ({"motion": [24.5]}, r"motion must be a whole number, or one for each video, got \[24\.5\]"),

@@ -267,6 +267,7 @@ class Animator:
             window=options.window,
             window_stride=options.window_stride,
             num_inference_steps=options.steps,
+            sampler=options.sampler,
             guidance_scale=options.guidance,
             image_guidance_scale=options.image_guidance,
             guidance_rescale=options.guidance_rescale,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynamicrafter import __version__
 from dynamicrafter.cli.commands import ClipFlags, MakeCommand, ModelFlags, OutputFlags
@@ -58,7 +58,7 @@ def repeated(given: Command) -> Command:
     return replace(
         type(given)(),
         prompt=recipe.prompt,
-        clip=ClipFlags(**recipe.options.as_dict()),
+        clip=ClipFlags(**_options_for(given, recipe)),
         model=ModelFlags(
             model=recipe.model,
             preset=recipe.preset if _is_file(Path(recipe.model)) else None,
@@ -70,6 +70,14 @@ def repeated(given: Command) -> Command:
         recipe=recipe,
         **pictures,
     )
+
+
+def _options_for(given: MakeCommand, recipe: Recipe) -> dict[str, Any]:
+    """The clip's options, without those that go with a sampler which another one replaces."""
+    options = recipe.options.as_dict()
+    if given.clip.sampler not in (None, recipe.options.sampler):
+        options["eta"] = None
+    return options
 
 
 def _crf_for(given: MakeCommand, recipe: Recipe) -> int | None:

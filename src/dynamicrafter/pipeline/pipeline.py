@@ -58,8 +58,17 @@ from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.residency import Origin, Residency, is_away
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
 from dynamicrafter.pipeline.turns import in_turn
-from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE, Preset, check_frame_size, preset_from_dict
-from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler, check_eta
+from dynamicrafter.presets import (
+    NUM_FRAMES,
+    WINDOW_STRIDE,
+    Preset,
+    Sampler,
+    check_eta,
+    check_frame_size,
+    check_sampler,
+    preset_from_dict,
+)
+from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 
 @dataclass
@@ -230,6 +239,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         window: int = NUM_FRAMES,
         window_stride: int = WINDOW_STRIDE,
         num_inference_steps: int | None = None,
+        sampler: Sampler | None = None,
         guidance_scale: float | None = None,
         image_guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
@@ -264,11 +274,12 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
                 longer clip is made of windows that overlap (arXiv:2310.15169).
             window_stride: frames from one window's beginning to the next one's.
             num_inference_steps: 1 to 1000.
+            sampler: ddim, as published; dpm++ and unipc, which need fewer steps; dpm++sde, with fresh noise.
             guidance_scale: how much more the prompt (and, without a scale of its own, the image) weighs than nothing;
                 1 switches guidance and its cost off.
             image_guidance_scale: the same for the image alone.
             guidance_rescale: 0 … 1, how far guidance is kept from raising the contrast (arXiv:2305.08891, §3.4).
-            eta: 0 (deterministic) … 1 (as much fresh noise as DDPM).
+            eta: 0 (deterministic) … 1 (as much fresh noise as DDPM); dpm++ and unipc take 0 only.
             motion: the preset's motion number: a frame stride or frames per second.
             generator: one for everything, or one for each video, which then depends on neither place nor batch.
             latents: (b, 4, f, h/8, w/8), noise to start from instead of the generator's.
@@ -305,10 +316,12 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         self._check_callback_inputs(callback_on_step_end_tensor_inputs)
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
-        eta = preset.eta if eta is None else eta
-        check_eta(eta)
+        sampler = preset.sampler if sampler is None else sampler
+        check_sampler(sampler)
+        eta = preset.eta_for(sampler) if eta is None else eta
+        check_eta(eta, sampler)
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale)
-        self.scheduler.set_timesteps(steps)
+        self.scheduler.set_timesteps(steps, sampler=sampler)
         self._interrupt = False
 
         first = as_pixels(image, height=height, width=width, fit=fit)

@@ -37,6 +37,7 @@ from dynamicrafter.pipeline.residency import Networks, Residency
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+from dynamicrafter.schedulers.sampling import SamplingRun
 from dynamicrafter.text.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
@@ -285,7 +286,7 @@ class PipelineSteps(DiffusionPipeline):
         on_step_end: OnStepEnd | None = None,
         tensor_inputs: Sequence[str] = ("latents",),
     ) -> Tensor:
-        """Walk the scheduler's timesteps from noise to clean latents.
+        """Walk the scheduler's timesteps from noise to clean latents, by the sampler that was chosen with them.
 
         Args:
             latents, image_latents: (b, 4, f, h, w), float32.
@@ -302,6 +303,7 @@ class PipelineSteps(DiffusionPipeline):
         motion = motion.to(latents.device)
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
+        run = SamplingRun(self.scheduler, eta=eta)
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.use("unet")  # in every step, for a callback may have decoded in between
@@ -322,9 +324,7 @@ class PipelineSteps(DiffusionPipeline):
                 noise = None if step_noise is None else step_noise[index]
                 if noise is None and shuffled is not None and eta > 0:
                     noise = shuffled.draw(latents.shape, generator)
-                latents = self.scheduler.step(
-                    guided, timestep, latents, eta=eta, noise=noise, generator=generator, return_dict=False
-                )[0]
+                latents = run.step(guided, timestep, latents, noise=noise, generator=generator)
                 if on_step_end is not None:
                     tensors = {"latents": latents}
                     changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})

@@ -14,9 +14,17 @@ from diffusers.utils import BaseOutput
 from torch import Generator, Tensor
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, Prediction, Preset, Spacing
+from dynamicrafter.presets import (
+    NUM_TRAIN_TIMESTEPS,
+    Prediction,
+    Preset,
+    Sampler,
+    Spacing,
+    check_eta,
+    check_sampler,
+)
 from dynamicrafter.randomness import draw
-from dynamicrafter.schedulers.noise import Level, NoiseSchedule, noise_schedule, spaced_timesteps
+from dynamicrafter.schedulers.noise import Level, NoiseSchedule, multistep_timesteps, noise_schedule, spaced_timesteps
 from dynamicrafter.schedulers.prediction import predict, prediction_target, unknown_prediction
 
 
@@ -104,6 +112,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             zero_terminal_snr=zero_terminal_snr,
             base_scale=base_scale,
         )
+        self.sampler: Sampler = "ddim"
         self._use(spaced_timesteps(num_train_timesteps, spacing=timestep_spacing, num_train_timesteps=len(self)))
         self.num_inference_steps: int | None = None
 
@@ -120,13 +129,23 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             timestep_spacing=preset.spacing,
         )
 
-    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+    def set_timesteps(
+        self, num_inference_steps: int, device: str | torch.device | None = None, *, sampler: Sampler = "ddim"
+    ) -> None:
         """Choose the timesteps of the next run; `timesteps` then holds them in the order of sampling, (n,), int64.
 
+        Args:
+            sampler: that the run will use; DDIM takes the published spacing, the others `multistep_timesteps`.
+
         Raises:
-            InputError: not a whole number between 1 and `num_train_timesteps`.
+            InputError: not a whole number between 1 and `num_train_timesteps`, or no such sampler.
         """
-        steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=len(self))
+        check_sampler(sampler)
+        if sampler == "ddim":
+            steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=len(self))
+        else:
+            steps = multistep_timesteps(num_inference_steps, num_train_timesteps=len(self))
+        self.sampler = sampler
         self._use(steps, device)
         self.num_inference_steps = num_inference_steps
 
@@ -163,13 +182,9 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             InputError: an argument breaks its rule.
         """
         check_eta(eta)
-        _require_full_precision("sample", sample)
-        _require_shape("model_output", model_output, sample.shape)
         if noise is not None:
             _require_shape("noise", noise, sample.shape)
-        here, there = self._levels(timestep)
-
-        x0, eps = predict(model_output.to(sample.dtype), sample, here, prediction=self._prediction)
+        x0, eps, here, there = self.read_off(model_output, timestep, sample)
         x0 = x0 * (there.scale / here.scale)
         kept, fresh = ddim_coefficients(here, there, eta=eta)
         result = there.alpha * x0 + kept * eps
@@ -179,6 +194,20 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         if not return_dict:
             return result, x0
         return DynamiCrafterSchedulerOutput(prev_sample=result, pred_original_sample=x0)
+
+    def read_off(
+        self, model_output: Tensor, timestep: int | Tensor, sample: Tensor
+    ) -> tuple[Tensor, Tensor, Level[float], Level[float]]:
+        """What the network's answer says, for a sampler to go on from; arguments and errors as in `step`.
+
+        Returns:
+            x₀ (at this timestep's latent scale) and ε, (b, c, f, h, w), and the levels here and at the next timestep.
+        """
+        _require_full_precision("sample", sample)
+        _require_shape("model_output", model_output, sample.shape)
+        here, there = self._levels(timestep)
+        x0, eps = predict(model_output.to(sample.dtype), sample, here, prediction=self._prediction)
+        return x0, eps, here, there
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Noise clean latents for training: α_t s_t z + σ_t ε.
@@ -227,9 +256,11 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
                 f"take it from scheduler.timesteps."
             ) from None
         here = self._schedule.level(key)
-        if following is None:
-            return here, replace(self._schedule.level(0), scale=here.scale)
-        return here, self._schedule.level(following)
+        if following is not None:
+            return here, self._schedule.level(following)
+        end = self._schedule.level(0)
+        # The released code leaves the last clean latent at its own level's scale, and DDIM repeats its results.
+        return here, replace(end, scale=here.scale) if self.sampler == "ddim" else end
 
     def _training_levels(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Level[Tensor]:
         _require_full_precision("clean", clean)
@@ -240,12 +271,6 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
                 f"timesteps must be whole numbers between 0 and {len(self) - 1}, got {timesteps.tolist()}."
             )
         return self._schedule.levels(timesteps, like=clean)
-
-
-def check_eta(eta: float) -> None:
-    """Raises InputError where a step could not be taken with this share of fresh noise."""
-    if not 0 <= eta <= 1:
-        raise InputError(f"eta must be between 0 and 1, got {eta}; try 1.")
 
 
 def _require_full_precision(name: str, tensor: Tensor) -> None:

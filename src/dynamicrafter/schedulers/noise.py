@@ -17,6 +17,7 @@ from torch import Tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, Spacing
 
+CROWDING = 2.0  # exponent by which a multistep sampler's timesteps crowd towards 0; measured, docs/speed.md
 SCALE_RAMP = 400  # timesteps over which s_t falls from 1 to the base scale; the released checkpoints' value
 
 Number = TypeVar("Number", float, Tensor)
@@ -100,8 +101,7 @@ def spaced_timesteps(
         InputError: n is no whole number in that range, or there is no such spacing.
     """
     n, total = num_inference_steps, num_train_timesteps
-    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= total:
-        raise InputError(f"num_inference_steps must be a whole number between 1 and {total}, got {n!r}; try 50.")
+    _check_count(n, total)
     match spacing:
         case "uniform":
             first = 0 if n == total else 1  # the published spacing skips timestep 0 wherever there is room to
@@ -110,3 +110,27 @@ def spaced_timesteps(
             return [round(total - i * total / n) - 1 for i in range(n)]
         case _:
             raise InputError(f"timestep_spacing must be uniform or uniform_trailing, got {spacing!r}.")
+
+
+def _check_count(n: object, total: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= total:
+        raise InputError(f"num_inference_steps must be a whole number between 1 and {total}, got {n!r}; try 50.")
+
+
+def multistep_timesteps(num_inference_steps: int, *, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[int]:
+    """Choose the timesteps of a run of a multistep sampler: from the last, in steps that grow shorter towards 0.
+
+    Args:
+        num_inference_steps: n, 1 … `num_train_timesteps`.
+
+    Returns:
+        Exactly n distinct timesteps, descending, each 0 … `num_train_timesteps` − 1; 0 only where n needs all.
+
+    Raises:
+        InputError: n is no whole number in that range.
+    """
+    _check_count(num_inference_steps, num_train_timesteps)
+    n, last = num_inference_steps, num_train_timesteps - 1
+    ideal = [round(last * (1 - i / n) ** CROWDING) for i in range(n)]
+    # Whole timesteps close to 0 coincide where n is large: each is then at least as high as its place from the end.
+    return [max(timestep, n - i if n <= last else last - i) for i, timestep in enumerate(ideal)]
