@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.presets import EVERY_TIMESTEP, check_interval
 
 PassName = Literal["unconditional", "image", "conditional"]
 
@@ -31,23 +32,40 @@ class PassPlan:
         passes: those needed of "unconditional", "image", "conditional", in this order.
         weights: of each pass; they add up to 1. 0 where only the pass's contrast is needed.
         rescale: 0 … 1, see `rescale_guidance`; 0 where it would change nothing.
+        interval: the first and the last timestep, from 0, at which the prediction is guided (arXiv:2404.07724).
     """
 
     passes: tuple[PassName, ...]
     weights: tuple[float, ...]
     rescale: float = 0.0
+    interval: tuple[int, int] = EVERY_TIMESTEP
+
+    def at(self, timestep: int) -> PassPlan:
+        """The plan for one timestep: this one within the interval, and outside it the conditional pass alone."""
+        low, high = self.interval
+        return self if low <= timestep <= high else UNGUIDED
 
 
-def plan_passes(guidance: float, image_guidance: float | None = None, *, rescale: float = 0.0) -> PassPlan:
+UNGUIDED = PassPlan(passes=("conditional",), weights=(1.0,))
+
+
+def plan_passes(
+    guidance: float,
+    image_guidance: float | None = None,
+    *,
+    rescale: float = 0.0,
+    interval: tuple[int, int] | None = None,
+) -> PassPlan:
     """Decide which passes a guided prediction needs.
 
     Args:
         guidance: scale of the prompt, and of the picture too unless it has its own; 0 or more, 1 for no guidance.
         image_guidance: scale of the picture; 0 or more.
         rescale: 0 … 1, how far the prediction's contrast is brought back to the conditional pass's.
+        interval: timesteps at which guidance works; None for all.
 
     Raises:
-        InputError: a scale is negative or not finite, or `rescale` is outside its range.
+        InputError: a scale is negative or not finite, or `rescale` or `interval` is outside its range.
     """
     _require_scale("guidance_scale", guidance)
     if image_guidance is None:
@@ -56,6 +74,8 @@ def plan_passes(guidance: float, image_guidance: float | None = None, *, rescale
     if not 0 <= rescale <= 1:
         raise InputError(f"guidance_rescale must be between 0 and 1, got {rescale}; try 0.7.")
 
+    interval = EVERY_TIMESTEP if interval is None else interval
+    check_interval(interval)
     weights: dict[PassName, float] = {
         "unconditional": 1 - image_guidance,
         "image": image_guidance - guidance,
@@ -64,10 +84,10 @@ def plan_passes(guidance: float, image_guidance: float | None = None, *, rescale
     needed = {name for name, weight in weights.items() if weight != 0}
     if needed == {"conditional"}:
         rescale = 0.0  # the prediction is the conditional pass, whose contrast it would take
-    if rescale > 0:
+    if rescale > 0 or interval != EVERY_TIMESTEP:
         needed.add("conditional")
     kept = {name: weight for name, weight in weights.items() if name in needed}
-    return PassPlan(passes=tuple(kept), weights=tuple(kept.values()), rescale=rescale)
+    return PassPlan(passes=tuple(kept), weights=tuple(kept.values()), rescale=rescale, interval=interval)
 
 
 def combine(outputs: Mapping[str, Tensor], plan: PassPlan) -> Tensor:

@@ -15,9 +15,11 @@ from dynamicrafter.errors import InputError
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["uniform", "uniform_trailing"]
 Sampler = Literal["ddim", "dpm++", "dpm++sde", "unipc"]
+Quality = Literal["exact", "high", "fast", "draft"]
 PresetName = Literal["256", "512", "1024", "512_interp", "bundled"]
 
 NUM_TRAIN_TIMESTEPS = 1000
+EVERY_TIMESTEP = (0, NUM_TRAIN_TIMESTEPS - 1)
 NUM_FRAMES = 16  # the length that the released checkpoints were trained on
 MAX_FRAMES = 512  # of a clip that is made in windows of that length
 SMALLEST_WINDOW = 4  # of which two frames may be the pictures that a clip begins and ends with
@@ -46,6 +48,25 @@ class MotionControl:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a run spends the UNet's calls."""
+
+    steps: int
+    sampler: Sampler
+    guidance_interval: tuple[int, int] | None = None  # timesteps; None: all
+    cache: float = 0.0  # see `DeepFeatures`; 0: none
+
+
+# Measured in docs/speed.md. Guidance is left out where it costs most and changes least, at low noise.
+QUALITIES: dict[Quality, Sampling] = {
+    "exact": Sampling(steps=50, sampler="ddim"),
+    "high": Sampling(steps=20, sampler="unipc"),
+    "fast": Sampling(steps=9, sampler="unipc", guidance_interval=(150, 999)),
+    "draft": Sampling(steps=5, sampler="unipc", guidance_interval=(300, 999)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """One released checkpoint: its size, noise schedule, motion number, default sampling and where it lives."""
 
@@ -66,6 +87,10 @@ class Preset:
     eta: float = 1.0
     guidance: float = 7.5
     sampler: Sampler = "ddim"
+
+    def sampling(self, quality: Quality | None) -> Sampling:
+        """What a quality stands for; None for the preset's own settings."""
+        return Sampling(steps=self.steps, sampler=self.sampler) if quality is None else QUALITIES[quality]
 
     def eta_for(self, sampler: Sampler) -> float:
         """The share of fresh noise where none is asked for: DDIM's as published, and what the others were made for."""
@@ -244,6 +269,28 @@ def check_eta(eta: float, sampler: Sampler = "ddim") -> None:
             f"eta must be 0 with the sampler {sampler}, which adds no noise, got {eta}; "
             f"leave it out, or take the sampler ddim or dpm++sde."
         )
+
+
+def check_interval(interval: tuple[int, int]) -> None:
+    """Raises InputError where these are not a first and a last timestep."""
+    low, high = interval
+    if not EVERY_TIMESTEP[0] <= low <= high <= EVERY_TIMESTEP[1]:
+        raise InputError(
+            f"guidance_interval must be two timesteps from 0 to {EVERY_TIMESTEP[1]}, the lower first, got {low} and "
+            f"{high}; try 200 and 800."
+        )
+
+
+def check_cache(tolerance: float) -> None:
+    """Raises InputError where this is no change of features relative to themselves."""
+    if not 0 <= tolerance <= 1:
+        raise InputError(f"cache must be between 0 (off) and 1, got {tolerance}; try 0.1.")
+
+
+def check_quality(quality: str | None) -> None:
+    """Raises InputError where there is no such quality."""
+    if quality is not None and quality not in get_args(Quality):
+        raise InputError(f"quality must be one of {', '.join(get_args(Quality))}, got {quality!r}.")
 
 
 def check_sampler(sampler: str) -> None:

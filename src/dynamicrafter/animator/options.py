@@ -22,10 +22,14 @@ from dynamicrafter.presets import (
     SMALLEST_WINDOW,
     WINDOW_STRIDE,
     Preset,
+    Quality,
     Sampler,
     auto_size,
+    check_cache,
     check_eta,
     check_frame_size,
+    check_interval,
+    check_quality,
 )
 from dynamicrafter.randomness import MAX_SEED
 
@@ -33,6 +37,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Mode = Literal["animate", "interpolate", "loop"]
+_PAIRS = {
+    "size": 'a height and a width in pixels or "auto"',
+    "guidance_interval": "the first and the last timestep, from 0",
+}
 
 PER_SHOT = frozenset({"motion", "negative", "seed"})  # options that may differ within a batch
 LONGEST_PROMPT = 2000  # characters; far more than the 75 tokens that are read, and short enough for any file's note
@@ -76,13 +84,19 @@ class AnimateOptions:
     pin_first_frame: bool = False
     """Hold the first frame to the picture at every step; in interpolation and loops, the last frame to its own too."""
     sampler: Sampler | None = None
-    """How noise becomes a picture: ddim as published; dpm++ and unipc come as near in a third of the steps; dpm++sde
-    adds fresh noise."""
+    """How noise becomes a picture: ddim as published; dpm++ and unipc come as near in fewer steps; dpm++sde adds fresh
+    noise."""
+    guidance_interval: tuple[int, int] | None = None
+    """Timesteps, 0 (clean) to 999 (pure noise), at which guidance works; at others a step costs one pass alone."""
+    cache: float | None = None
+    """0 (off) to 1: reuse deep features of the UNet until what they come from has changed by this share."""
+    quality: Quality | None = None
+    """Steps, sampler and savings that go well together, from exact to draft. What is given besides goes first."""
 
     def resolved(
         self, preset: Preset, *, mode: Mode = "animate", picture: tuple[int, int] | None = None
     ) -> AnimateOptions:
-        """The same options with every None replaced by the preset's value, all checked.
+        """The same options with every None replaced by the quality's or else the preset's value, all checked.
 
         Args:
             picture: height and width of the (first) picture, by which size auto goes; without one, it stays.
@@ -90,11 +104,15 @@ class AnimateOptions:
         Raises:
             InputError: a value breaks its rule.
         """
-        sampler = _or(self.sampler, preset.sampler)
+        check_quality(self.quality)
+        usual = preset.sampling(self.quality)
+        sampler = _or(self.sampler, usual.sampler)
         filled = replace(
             self,
             sampler=sampler,
-            steps=_or(self.steps, preset.steps),
+            guidance_interval=_or(self.guidance_interval, usual.guidance_interval),
+            cache=_or(self.cache, usual.cache),
+            steps=_or(self.steps, usual.steps),
             guidance=_or(self.guidance, preset.guidance),
             guidance_rescale=_or(self.guidance_rescale, preset.guidance_rescale),
             eta=_or(self.eta, preset.eta_for(sampler)),
@@ -134,8 +152,9 @@ class AnimateOptions:
         """
         check_names(values)
         given = dict(values)
-        if isinstance(given.get("size"), list):  # JSON knows no tuples
-            given["size"] = tuple(given["size"])
+        for name in ("size", "guidance_interval"):
+            if isinstance(given.get(name), list):  # JSON knows no tuples
+                given[name] = tuple(given[name])
         options = cls(**given)
         _check_types(options)
         return options
@@ -153,6 +172,9 @@ class AnimateOptions:
         _choice("sampler", self.sampler, get_args(Sampler))
         _within("eta", self.eta, 0, 1)
         check_eta(self.eta or 0.0, self.sampler or "ddim")
+        check_cache(self.cache or 0.0)
+        if self.guidance_interval is not None:
+            check_interval(self.guidance_interval)
         _within("guidance_rescale", self.guidance_rescale, 0, 1)
         _within("motion", self.motion, 1, 1000)
         for name in ("guidance", "image_guidance"):
@@ -238,8 +260,9 @@ def _check_types(options: AnimateOptions) -> None:
     for name, hint in get_type_hints(AnimateOptions).items():
         value, kinds = getattr(options, name), _kinds(hint)
         if tuple in kinds and value is not None:
-            if value != "auto" and not (isinstance(value, tuple) and [type(side) for side in value] == [int, int]):
-                raise InputError(f'{name} must be a height and a width in pixels or "auto", got {value!r}.')
+            pair = isinstance(value, tuple) and [type(side) for side in value] == [int, int]
+            if not pair and not (name == "size" and value == "auto"):
+                raise InputError(f"{name} must be {_PAIRS[name]}, got {value!r}.")
         elif not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join(kind.__name__ for kind in kinds if kind is not NoneType)
             raise InputError(f"{name} must be of type {wanted}, got {value!r}.")

@@ -12,8 +12,9 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, UseAppendAction, arg
 
 from dynamicrafter.animator.options import AnimateOptions, Mode
-from dynamicrafter.cli.parsing import PICTURE, SIZE_OR_AUTO
+from dynamicrafter.cli.parsing import INTERVAL, PICTURE, SIZE_OR_AUTO
 from dynamicrafter.cli.recipe import Recipe
+from dynamicrafter.presets import Quality
 
 Switch = FlagCreatePairsOff[bool]
 
@@ -31,6 +32,17 @@ class ClipFlags(AnimateOptions):
             "own shape, with about as many pixels as the preset's."
         ),
     ] = None
+    guidance_interval: Annotated[
+        tuple[int, int] | None,
+        INTERVAL,
+        arg(
+            help="Timesteps, 0 (clean) to 999 (pure noise), at which guidance works, such as 200-800; at others a step "
+            "costs one pass alone.",
+            help_behavior_hint="(default: all)",
+        ),
+    ] = None
+    cache: Annotated[float | None, arg(help_behavior_hint="(default: 0)")] = None
+    quality: Annotated[Quality | None, arg(help_behavior_hint="(default: the preset's own steps and sampler)")] = None
     negative: Annotated[str, arg(metavar="TEXT", help_behavior_hint="(default: nothing)")] = ""
     deterministic: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
     pin_first_frame: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False

@@ -73,11 +73,14 @@ def repeated(given: Command) -> Command:
 
 
 def _options_for(given: MakeCommand, recipe: Recipe) -> dict[str, Any]:
-    """The clip's options, without those that go with a sampler which another one replaces."""
+    """The clip's options, without those that another quality or sampler brings along."""
     options = recipe.options.as_dict()
-    if given.clip.sampler not in (None, recipe.options.sampler):
-        options["eta"] = None
-    return options
+    replaced: tuple[str, ...] = ()
+    if given.clip.quality not in (None, recipe.options.quality):
+        replaced = ("steps", "sampler", "eta", "guidance_interval", "cache")
+    elif given.clip.sampler not in (None, recipe.options.sampler):
+        replaced = ("eta",)
+    return options | dict.fromkeys(replaced)
 
 
 def _crf_for(given: MakeCommand, recipe: Recipe) -> int | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -83,6 +83,27 @@ def _size(metavar: str, parse_text: Callable[[str], Any]) -> Spec:
 
 SIZE = _size("WxH", parse_size)
 SIZE_OR_AUTO = _size("WxH|auto", parse_size_or_auto)
+
+
+def parse_interval(text: str) -> tuple[int, int]:
+    """The first and the last timestep of an interval: 200-800.
+
+    Raises:
+        ValueError: written otherwise.
+    """
+    ends = re.fullmatch(r"\s*(\d{1,6})\s*[-–]\s*(\d{1,6})\s*", text)
+    if ends is None:
+        raise ValueError(f"must be two timesteps, such as 200-800, got {_short(text)!r}.")
+    return int(ends[1]), int(ends[2])
+
+
+INTERVAL = Spec(
+    nargs=1,
+    metavar="FIRST-LAST",
+    instance_from_str=lambda words: parse_interval(words[0]),
+    is_instance=lambda value: value is None or isinstance(value, tuple),
+    str_from_instance=lambda ends: _PRESET_VALUE if ends is None else [f"{ends[0]}-{ends[1]}"],
+)
 # A picture may be left out; tyro hands over an empty value where a misspelt option stands in its place.
 PICTURE = Spec(
     nargs=1,
@@ -110,8 +131,8 @@ def _choice(choices: tuple[str, ...]) -> Spec:
         instance_from_str=lambda words: _convert(
             words[0], lambda word: choices[choices.index(word)], f"one of {', '.join(choices)}"
         ),
-        is_instance=lambda value: value in choices,
-        str_from_instance=lambda value: [value],
+        is_instance=lambda value: value is None or value in choices,
+        str_from_instance=lambda value: _PRESET_VALUE if value is None else [value],
     )
 
 
@@ -158,8 +179,9 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
     @registry.primitive_rule
     def number_or_choice(info: tyro.constructors.PrimitiveTypeInfo) -> Spec | None:
-        if info.type_origin is Literal:
-            return _choice(get_args(info.type))
+        for kind in (info.type, *get_args(info.type)):
+            if get_origin(kind) is Literal:
+                return _choice(get_args(kind))
         return next((spec for kind, spec in specs if info.type == kind), None)
 
     return registry

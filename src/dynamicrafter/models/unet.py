@@ -10,6 +10,7 @@ text context ─┐            ┌─ image context, its own tokens for every fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from dynamicrafter.errors import InputError
 from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
 from dynamicrafter.models.blocks import ResidualBlock, Stage, Unit, Upsample
+from dynamicrafter.models.deep_features import DeepFeatures
 from dynamicrafter.models.layout import fold_frames, unfold_frames
 from dynamicrafter.models.windows import TimeWindows, Window
 
@@ -153,6 +155,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         *,
         context: Context | None = None,
         windows: TimeWindows | None = None,
+        memory: DeepFeatures | None = None,
     ) -> Tensor:
         """Predict from latents at one noise level.
 
@@ -166,6 +169,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             context: the answer of `project_context`, instead of the two contexts.
             windows: what temporal attention sees at once of a clip that is longer; shorter ones it sees as a whole.
                 All else along time, convolutions and norms, sees the clip as one.
+            memory: of an earlier call of the same run, whose deep features stand in where little has changed.
 
         Returns:
             (b, out_channels, f, h, w).
@@ -184,9 +188,27 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if windows is not None and at_once < num_frames:
             parts = tuple(window.to(sample) for window in windows.over(num_frames))
         embedding = F.silu(self._embed(timestep, motion, sample))
-        contexts = iter(context)
+        surface = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames, parts)
+        compute = partial(self._deep, num_frames=num_frames, parts=parts)
+        if memory is None:
+            hidden = compute(surface, embedding, context)
+        else:
+            hidden = memory.recall(surface, sample.shape[0], compute, embedding, context)
+        last = iter(context[-1:])
+        hidden = self._run(self._last_unit, cat([hidden, surface], dim=1), embedding, last, num_frames, parts)
+        return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
 
-        hidden = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames, parts)
+    @property
+    def _last_unit(self) -> Unit:
+        """The unit that joins what came from the depth with what never left the surface."""
+        return _stages(self.up)[-1].each_unit()[-1]
+
+    def _deep(
+        self, surface: Tensor, embedding: Tensor, context: Context, num_frames: int, parts: Sequence[Window] | None
+    ) -> Tensor:
+        """All units but the last, which joins the answer with `surface`; (b·f, c, h, w)."""
+        contexts = iter(context)
+        hidden = surface
         skips = [hidden]
         for stage in _stages(self.down):
             for unit in stage.each_unit():
@@ -199,13 +221,13 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         hidden = self._run(self.middle, hidden, embedding, contexts, num_frames, parts)
         hidden = self.middle_out(hidden, embedding, num_frames)
 
+        last = self._last_unit
         for stage in _stages(self.up):
-            for unit in stage.each_unit():
-                skip = skips.pop()
-                hidden = self._run(unit, cat([hidden, skip], dim=1), embedding, contexts, num_frames, parts)
+            for unit in (each for each in stage.each_unit() if each is not last):
+                hidden = self._run(unit, cat([hidden, skips.pop()], dim=1), embedding, contexts, num_frames, parts)
             if stage.resize is not None:
                 hidden = stage.resize(hidden)
-        return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
+        return hidden
 
     def _units(self) -> Iterator[Unit]:
         """Units in the order of execution."""

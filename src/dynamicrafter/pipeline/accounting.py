@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import dtype_for
+from dynamicrafter.models.deep_features import DeepFeatures
 from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
 from dynamicrafter.pipeline.long_clips import plan_windows
 from dynamicrafter.pipeline.memory import MemoryPlan, make_plan, measure_footprint
@@ -210,3 +211,45 @@ def _encoding_flops(networks: Mapping[Component, Any], *, passes: int, height: i
 def _text_length(networks: Mapping[Component, Any]) -> int:
     """Tokens of a prompt that the text encoder reads."""
     return networks["text_encoder"].config.max_position_embeddings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UNetCost:
+    """Arithmetic of one pass of one video through the UNet, as in `CallCost`, keys and values of its context left out.
+
+    Attributes:
+        whole: all of it.
+        surface: what still runs where deep features are used again, see `DeepFeatures`.
+    """
+
+    whole: int
+    surface: int
+
+
+def count_unet(unet: Any, *, num_frames: int, height: int, width: int) -> UNetCost:
+    """Count the cost of a pass from a UNet's settings; reads no weights.
+
+    Args:
+        unet: of any size, on any device.
+        height, width: of the latents.
+    """
+    with torch.device("meta"):
+        shape = type(unet).from_config(unet.config).eval()
+    depth = shape.config.cross_attention_dim
+    # The number of context tokens decides about attention alone: those of the published text encoder and projector.
+    context = shape.project_context(
+        _empty(1, 77, depth, dtype=shape.dtype), _empty(1, num_frames, 16, depth, dtype=shape.dtype)
+    )
+    sample = _empty(1, shape.config.in_channels, num_frames, height, width, dtype=shape.dtype)
+    timestep, kept = _empty(1, dtype=torch.int64), _AlwaysKept(tolerance=1.0)
+    whole, surface = (count_call(lambda: shape(sample, timestep, context=context, memory=kept)).flops for _ in range(2))
+    return UNetCost(whole=whole, surface=surface)
+
+
+class _AlwaysKept(DeepFeatures):
+    """Deep features that never grow old, for tensors that have shapes and no values to compare."""
+
+    def recall(self, surface: Tensor, num_videos: int, compute: Any, embedding: Tensor, context: Any) -> Tensor:
+        if self._deep is None:
+            self._deep = compute(surface, embedding, context)
+        return self._deep

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dynamicrafter.models.attention import ContextKeysValues
+from dynamicrafter.models.deep_features import DeepFeatures
 from dynamicrafter.models.unet import Context, DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
 
@@ -37,6 +38,31 @@ class PassContexts:
         )
         return PassContexts(self.names, groups, self.windows)
 
+    def only(self, names: tuple[str, ...]) -> PassContexts:
+        """Some of the passes; in one batch where these are all that there are."""
+        if names == self.names:
+            return self
+        groups = self.separate().groups
+        return PassContexts(names, tuple(groups[self.names.index(name)] for name in names), self.windows)
+
+
+class RunMemory:
+    """Deep features of each pass of a run, kept from step to step; none where the tolerance is 0.
+
+    Args:
+        tolerance: see `DeepFeatures`.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self._passes: dict[str, DeepFeatures] = {}
+
+    def of(self, name: str) -> DeepFeatures | None:
+        """What one pass keeps."""
+        if self.tolerance == 0:
+            return None
+        return self._passes.setdefault(name, DeepFeatures(tolerance=self.tolerance))
+
 
 def project_passes(
     unet: DynamiCrafterUNet,
@@ -59,13 +85,19 @@ def project_passes(
 
 
 def run_passes(
-    unet: DynamiCrafterUNet, sample: Tensor, timestep: int, motion: Tensor, contexts: PassContexts
+    unet: DynamiCrafterUNet,
+    sample: Tensor,
+    timestep: int,
+    motion: Tensor,
+    contexts: PassContexts,
+    memory: RunMemory | None = None,
 ) -> dict[str, Tensor]:
     """Send one step's passes through the UNet.
 
     Args:
         sample: (b, 8, f, h, w), noisy and image latents.
         motion: (b,).
+        memory: of the run's earlier steps; the passes must then be separate.
 
     Returns:
         The prediction of each pass, (b, 4, f, h, w).
@@ -73,8 +105,9 @@ def run_passes(
     times = len(contexts.names) // len(contexts.groups)
     rows = sample.repeat(times, 1, 1, 1, 1)
     timesteps = torch.full((rows.shape[0],), timestep, device=sample.device)
+    kept = [None if memory is None else memory.of(name) for name in contexts.names][: len(contexts.groups)]
     outputs: Sequence[Tensor] = [
-        unet(rows, timesteps, motion=motion.repeat(times), context=context, windows=contexts.windows)
-        for context in contexts.groups
+        unet(rows, timesteps, motion=motion.repeat(times), context=context, windows=contexts.windows, memory=features)
+        for context, features in zip(contexts.groups, kept, strict=True)
     ]
     return dict(zip(contexts.names, torch.cat(list(outputs)).chunk(len(contexts.names)), strict=True))

@@ -63,6 +63,7 @@ from dynamicrafter.presets import (
     WINDOW_STRIDE,
     Preset,
     Sampler,
+    check_cache,
     check_eta,
     check_frame_size,
     check_sampler,
@@ -243,7 +244,9 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         guidance_scale: float | None = None,
         image_guidance_scale: float | None = None,
         guidance_rescale: float | None = None,
+        guidance_interval: tuple[int, int] | None = None,
         eta: float | None = None,
+        cache: float = 0.0,
         motion: int | Sequence[int] | None = None,
         num_videos_per_prompt: int = 1,
         generator: Generators = None,
@@ -280,6 +283,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             image_guidance_scale: the same for the image alone.
             guidance_rescale: 0 … 1, how far guidance is kept from raising the contrast (arXiv:2305.08891, §3.4).
             eta: 0 (deterministic) … 1 (as much fresh noise as DDPM); dpm++ and unipc take 0 only.
+            guidance_interval: first and last timestep, 0 to 999, at which guidance works; at others the conditional
+                pass runs alone (arXiv:2404.07724). None for all.
+            cache: 0 … 1; above 0, deep features of the UNet are used again until what they come from has changed by
+                this share (arXiv:2312.00858).
             motion: the preset's motion number: a frame stride or frames per second.
             generator: one for everything, or one for each video, which then depends on neither place nor batch.
             latents: (b, 4, f, h/8, w/8), noise to start from instead of the generator's.
@@ -320,7 +327,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_sampler(sampler)
         eta = preset.eta_for(sampler) if eta is None else eta
         check_eta(eta, sampler)
-        plan = plan_passes(guidance, image_guidance_scale, rescale=rescale)
+        check_cache(cache)
+        plan = plan_passes(guidance, image_guidance_scale, rescale=rescale, interval=guidance_interval)
         self.scheduler.set_timesteps(steps, sampler=sampler)
         self._interrupt = False
 
@@ -364,6 +372,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             plan,
             motion=motions,
             eta=eta,
+            cache=cache,
             generator=generator,
             pinned=PinnedFrames.at_ends(first_latents, last_latents, num_frames) if pin_first_frame else None,
             shuffled=shuffled,

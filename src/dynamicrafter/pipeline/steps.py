@@ -31,7 +31,7 @@ from dynamicrafter.pipeline.memory import (
     make_plan,
     measure_footprint,
 )
-from dynamicrafter.pipeline.passes import PassContexts, project_passes, run_passes
+from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.residency import Networks, Residency
 from dynamicrafter.presets import NUM_FRAMES
@@ -279,6 +279,7 @@ class PipelineSteps(DiffusionPipeline):
         *,
         motion: Tensor,
         eta: float,
+        cache: float = 0.0,
         generator: Generators = None,
         shuffled: ShuffledNoise | None = None,
         step_noise: Sequence[Tensor] | None = None,
@@ -293,6 +294,7 @@ class PipelineSteps(DiffusionPipeline):
             contexts, plan: the guidance passes, as `prepare_contexts` and `plan_passes` give them.
             motion: (b,).
             shuffled: how the noise of a step, where eta > 0, is made of one window's; as the starting noise was.
+            eta, cache: as in `__call__`.
             step_noise: for each step (b, 4, f, h, w), instead of the generator's.
             pinned: frames that are known, and held to that.
             on_step_end, tensor_inputs: as in `__call__`.
@@ -303,22 +305,23 @@ class PipelineSteps(DiffusionPipeline):
         motion = motion.to(latents.device)
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
-        run = SamplingRun(self.scheduler, eta=eta)
+        run, memory = SamplingRun(self.scheduler, eta=eta), RunMemory(cache)
+        contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.use("unet")  # in every step, for a callback may have decoded in between
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
-                outputs = None
+                outputs, now = None, plan.at(timestep)
                 try:
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts)
+                    outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
                 except torch.OutOfMemoryError:
                     if len(contexts.groups) == len(contexts.names):
                         raise
                 if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
                     contexts = contexts.separate()
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts)
-                guided = combine(outputs, plan)
+                    outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
+                guided = combine(outputs, now)
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
                 noise = None if step_noise is None else step_noise[index]

@@ -17,7 +17,6 @@ from torch import Tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, Spacing
 
-CROWDING = 2.0  # exponent by which a multistep sampler's timesteps crowd towards 0; measured, docs/speed.md
 SCALE_RAMP = 400  # timesteps over which s_t falls from 1 to the base scale; the released checkpoints' value
 
 Number = TypeVar("Number", float, Tensor)
@@ -118,7 +117,11 @@ def _check_count(n: object, total: int) -> None:
 
 
 def multistep_timesteps(num_inference_steps: int, *, num_train_timesteps: int = NUM_TRAIN_TIMESTEPS) -> list[int]:
-    """Choose the timesteps of a run of a multistep sampler: from the last, in steps that grow shorter towards 0.
+    """Choose the timesteps of a run of a multistep sampler: what is left falls with the square of the steps left.
+
+    Even timesteps leave the last step, in which λ grows by several, the largest error; evenly in λ, or in the angle
+    arctan(α s / σ), too few are left at high noise, where what varies most in pictures is settled. docs/speed.md has
+    the figures.
 
     Args:
         num_inference_steps: n, 1 … `num_train_timesteps`.
@@ -131,6 +134,6 @@ def multistep_timesteps(num_inference_steps: int, *, num_train_timesteps: int = 
     """
     _check_count(num_inference_steps, num_train_timesteps)
     n, last = num_inference_steps, num_train_timesteps - 1
-    ideal = [round(last * (1 - i / n) ** CROWDING) for i in range(n)]
+    ideal = [round(last * (1 - i / n) ** 2) for i in range(n)]
     # Whole timesteps close to 0 coincide where n is large: each is then at least as high as its place from the end.
     return [max(timestep, n - i if n <= last else last - i) for i, timestep in enumerate(ideal)]
