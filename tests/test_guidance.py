@@ -144,3 +144,23 @@ def test_scales_that_are_negative_or_not_finite_are_refused(wrong):
 def test_a_rescale_outside_its_range_is_refused(wrong):
     with pytest.raises(InputError, match=r"guidance_rescale must be between 0 and 1, got .*; try 0.7"):
         plan_passes(7.5, rescale=wrong)
+
+
+def test_within_its_interval_a_plan_is_itself_and_outside_the_conditional_pass_alone():
+    plan = plan_passes(7.5, 3.0, rescale=0.7, interval=(200, 800))
+    assert all(plan.at(timestep) is plan for timestep in (200, 500, 800))
+    for timestep in (0, 199, 801, 999):
+        assert plan.at(timestep) == plan_passes(1.0)
+
+
+def test_a_plan_without_a_conditional_pass_makes_one_for_the_steps_outside_its_interval():
+    assert plan_passes(0.0).passes == ("unconditional",)
+    plan = plan_passes(0.0, interval=(200, 800))
+    assert plan.passes == ("unconditional", "conditional")
+    assert plan.weights == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("interval", [(-1, 5), (5, 1000), (6, 5)])
+def test_an_interval_that_is_none_is_refused(interval):
+    with pytest.raises(InputError, match="guidance_interval must be two timesteps from 0 to 999, the lower first, got"):
+        plan_passes(7.5, interval=interval)

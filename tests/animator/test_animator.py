@@ -3,6 +3,7 @@
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from dynamicrafter.hub import LocalModel
 from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import picture_hash
 from dynamicrafter.media.video import read_clip, read_metadata
-from dynamicrafter.presets import get_preset
+from dynamicrafter.presets import PRESETS, QUALITIES, Quality, get_preset
 from tiny import pipeline
 
 QUICK = AnimateOptions(steps=2)
@@ -60,6 +61,7 @@ def test_a_clip_holds_uint8_frames_and_all_that_it_was_made_from(animator, pictu
         "motion": 24,
         "size": (64, 64),
         "sampler": "ddim",
+        "cache": 0.0,
     }
 
 
@@ -115,6 +117,27 @@ def test_the_pipeline_with_the_plain_seed_makes_the_same_clip(animator, pictures
         output_type="uint8",
     )
     assert np.array_equal(output.frames[0], clip.frames)
+
+
+@pytest.mark.parametrize("name", ["512", "bundled"])
+@pytest.mark.parametrize("quality", get_args(Quality))
+def test_a_quality_sets_what_is_not_given_and_stays_when_resolved_again(name, quality):
+    preset, wanted = get_preset(name), QUALITIES[quality]
+    made = AnimateOptions(quality=quality).resolved(preset)
+    assert (made.steps, made.sampler, made.cache) == (wanted.steps, wanted.sampler, wanted.cache)
+    assert made.guidance_interval == wanted.guidance_interval
+    assert made.resolved(preset) == made
+    given = AnimateOptions(quality=quality, steps=7, sampler="dpm++", cache=0.2, guidance_interval=(0, 500))
+    assert given.resolved(preset) == replace(
+        made, steps=7, sampler="dpm++", cache=0.2, guidance_interval=(0, 500), eta=0.0
+    )
+
+
+def test_exact_is_what_the_published_presets_do_anyway():
+    for preset in PRESETS.values():
+        usual = AnimateOptions().resolved(preset)
+        assert replace(AnimateOptions(quality="exact").resolved(preset), quality=None) == usual
+        assert (usual.steps, usual.sampler, usual.eta, usual.guidance) == (50, "ddim", 1.0, 7.5)
 
 
 @pytest.mark.parametrize(("sampler", "eta"), [("ddim", 1.0), ("dpm++", 0.0), ("dpm++sde", 1.0), ("unipc", 0.0)])
@@ -195,6 +218,10 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
         ({"size": "large"}, "size must be a height and a width in pixels or \"auto\", got 'large'"),
         ({"sampler": "euler"}, r"sampler must be one of ddim, dpm\+\+, dpm\+\+sde, unipc, got 'euler'"),
         ({"sampler": "unipc", "eta": 1.0}, "eta must be 0 with the sampler unipc, which adds no noise, got 1.0"),
+        ({"cache": 1.5}, r"cache must be between 0 \(off\) and 1, got 1.5; try 0.1"),
+        ({"guidance_interval": (800, 200)}, "guidance_interval must be two timesteps from 0 to 999, the lower first"),
+        ({"guidance_interval": 200}, "guidance_interval must be the first and the last timestep, from 0, got 200"),
+        ({"quality": "best"}, "quality must be one of exact, high, fast, draft, got 'best'"),
         ({"stepps": 3}, "unknown options stepps; known are"),
     ],
 )

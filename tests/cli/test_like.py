@@ -82,6 +82,16 @@ def test_the_sampler_is_repeated_and_another_one_brings_its_own_noise(cli, clip)
     np.testing.assert_array_equal(np.load("again.npy"), np.load("new.npy"))
 
 
+def test_another_quality_replaces_what_the_first_one_set_but_for_what_is_given(cli, photo):
+    first = cli("animate", "photo.png", "-o", "a.npy", "--model", "seeded:tiny", "--frames", "2", "--quality", "draft")
+    assert first.code == 0
+    assert cli("animate", "--like", "a.npy", "-o", "b.npy", "--quality", "fast", "--steps", "2").code == 0
+    then, now = read_metadata("a.npy")["options"], read_metadata("b.npy")["options"]
+    assert (then["steps"], then["sampler"], then["quality"]) == (5, "unipc", "draft")
+    assert (now["steps"], now["sampler"], now["quality"]) == (2, "unipc", "fast")
+    assert now["guidance_interval"] != then["guidance_interval"]
+
+
 def test_several_takes_like_a_clip_go_on_from_its_own(cli, clip):
     assert cli("animate", "--like", clip, "-o", "more.npy", "--samples", "2").code == 0
     np.testing.assert_array_equal(np.load("more.npy"), np.load(clip))

@@ -81,6 +81,8 @@ def test_each_argument_of_the_result_matters(pipe, picture, other_picture):
         {"guidance_rescale": 0.0},
         {"eta": 0.5},
         {"sampler": "dpm++sde"},
+        {"guidance_interval": (900, 999)},
+        {"cache": 1.0},
         {"last_image": other_picture},
         {"deterministic_image_latents": True},
         {"fit": "stretch"},
@@ -179,6 +181,50 @@ def test_several_videos_for_each_prompt(pipe, picture):
     assert made.shape == (4, 4, 16, 8, 8)
     alone = run(pipe, picture, "snow", generator=generator_for(1, sample=2))
     assert decibels(made[2:3], alone) > 100
+
+
+def test_outside_its_interval_guidance_costs_nothing_and_does_nothing(pipe, picture, monkeypatch):
+    rows = []
+    forward = pipe.unet.forward
+
+    def counted(sample, *args, **options):
+        rows.append(len(sample))
+        return forward(sample, *args, **options)
+
+    monkeypatch.setattr(pipe.unet, "forward", counted)
+
+    def made(interval, scale=7.5):
+        rows.clear()
+        options = {"num_frames": 2, "num_inference_steps": 4, "guidance_batching": "together", "eta": 0.0}
+        return run(
+            pipe,
+            picture,
+            "waves",
+            guidance_scale=scale,
+            guidance_interval=interval,
+            generator=generator_for(3),
+            **options,
+        )
+
+    everywhere = made((0, 999))
+    assert rows == [2, 2, 2, 2]
+    assert torch.equal(made(None), everywhere)
+    assert not torch.equal(made((300, 800)), everywhere)
+    assert rows == [1, 2, 2, 1]  # of the timesteps 999, 749, 499, 249
+    nowhere = made((0, 10))
+    assert rows == [1, 1, 1, 1]
+    assert torch.equal(nowhere, made(None, scale=1.0))
+
+
+def test_cached_features_are_the_same_in_a_batch_and_off_at_no_tolerance(pipe, picture, other_picture):
+    options = {"num_inference_steps": 6, "guidance_scale": 1.0, "num_frames": 2, "eta": 0.0}
+    plain = run(pipe, picture, "waves", generator=generator_for(7), **options)
+    assert torch.equal(run(pipe, picture, "waves", generator=generator_for(7), cache=0.0, **options), plain)
+    alone = run(pipe, picture, "waves", generator=generator_for(7), cache=0.15, **options)
+    assert not torch.equal(alone, plain)
+    seeds = [generator_for(1), generator_for(7)]
+    batch = run(pipe, [other_picture, picture], ["snow", "waves"], generator=seeds, cache=0.15, **options)
+    assert decibels(batch[1:], alone) > 100
 
 
 @pytest.mark.parametrize("sampler", ["dpm++", "dpm++sde", "unipc"])
@@ -376,6 +422,8 @@ def test_a_call_leaves_the_pipeline_as_it_was(pipe, picture):
         ({"guidance_batching": "both"}, "guidance_batching must be one of"),
         ({"eta": 2.0}, "eta must be between 0 and 1, got 2.0"),
         ({"eta": 0.5, "sampler": "dpm++"}, r"eta must be 0 with the sampler dpm\+\+, which adds no noise, got 0.5"),
+        ({"cache": -0.1}, r"cache must be between 0 \(off\) and 1, got -0.1; try 0.1"),
+        ({"guidance_interval": (5, 1000)}, "guidance_interval must be two timesteps from 0 to 999, the lower first"),
         ({"sampler": "euler"}, r"sampler must be one of ddim, dpm\+\+, dpm\+\+sde, unipc, got 'euler'"),
         ({"fit": "zoom"}, "fit must be one of cover, contain, stretch, got 'zoom'"),
         ({"motion": 0}, "motion must be at least 1, got 0"),
