@@ -24,6 +24,10 @@ FLAGS = {  # another value than the default for every option of a clip, as typed
     "size": ("1024x576", (576, 1024)),
     "fit": ("contain", "contain"),
     "negative": ("blur", "blur"),
+    "sampler": ("dpm++", "dpm++"),
+    "guidance_interval": ("200-800", (200, 800)),
+    "cache": ("0.1", 0.1),
+    "quality": ("fast", "fast"),
 }
 
 
