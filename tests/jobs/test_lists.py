@@ -50,11 +50,13 @@ def test_a_csv_gives_a_job_for_each_line_and_its_paths_are_relative_to_it(write,
 def test_jsonl_keeps_types_and_counts_blank_lines(write):
     path = write(
         "jobs.jsonl",
-        '{"key": 7, "picture": "a.jpg", "steps": 3, "size": "auto", "fps": 12, "negative": "", "motion": null}\n\n'
+        '{"key": 7, "picture": "a.jpg", "steps": 3, "size": "auto", "fps": 12, "negative": "", "motion": null, '
+        '"guidance_interval": "200-800", "cache": 0.1}\n\n'
         '{"first": "b.jpg", "last_image": "c.jpg", "image-guidance": 2, "prompt": ""}',
     )
     one, two = read_jobs(path, Defaults(prompt="snow"))
     assert (one.key, one.options.steps, one.options.size, one.fps) == ("7", 3, "auto", "12")
+    assert (one.options.guidance_interval, one.options.cache) == ((200, 800), 0.1)
     assert (two.key, two.prompt, two.options.image_guidance) == ("b-c", "", 2)
     assert two.where.endswith("line 3")
 

@@ -233,6 +233,19 @@ def parse_size_or_auto(text: str) -> tuple[int, int] | Literal["auto"]:
         raise ValueError(str(error).replace(", got", ", or auto, got", 1)) from None
 
 
+def parse_interval(text: str) -> tuple[int, int]:
+    """The first and the last timestep of an interval: 200-800.
+
+    Raises:
+        ValueError: written otherwise.
+    """
+    ends = re.fullmatch(r"\s*(\d{1,6})\s*[-–]\s*(\d{1,6})\s*", text)
+    if ends is None:
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        raise ValueError(f"must be two timesteps, such as 200-800, got {shown!r}.")
+    return int(ends[1]), int(ends[2])
+
+
 def check_prompt(name: str, text: str) -> None:
     """Raises InputError where a prompt or a negative one is longer than `LONGEST_PROMPT`."""
     if len(text) > LONGEST_PROMPT:

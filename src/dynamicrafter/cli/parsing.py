@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
-from dynamicrafter.animator.options import parse_size, parse_size_or_auto
+from dynamicrafter.animator.options import parse_interval, parse_size, parse_size_or_auto
 from dynamicrafter.errors import InputError
 
 T = TypeVar("T")
@@ -83,18 +83,6 @@ def _size(metavar: str, parse_text: Callable[[str], Any]) -> Spec:
 
 SIZE = _size("WxH", parse_size)
 SIZE_OR_AUTO = _size("WxH|auto", parse_size_or_auto)
-
-
-def parse_interval(text: str) -> tuple[int, int]:
-    """The first and the last timestep of an interval: 200-800.
-
-    Raises:
-        ValueError: written otherwise.
-    """
-    ends = re.fullmatch(r"\s*(\d{1,6})\s*[-–]\s*(\d{1,6})\s*", text)
-    if ends is None:
-        raise ValueError(f"must be two timesteps, such as 200-800, got {_short(text)!r}.")
-    return int(ends[1]), int(ends[2])
 
 
 INTERVAL = Spec(

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from dynamicrafter.animator.options import AnimateOptions, Mode, parse_size_or_auto
+from dynamicrafter.animator.options import AnimateOptions, Mode, parse_interval, parse_size_or_auto
 from dynamicrafter.errors import InputError
 from dynamicrafter.jobs.job import Defaults, Job, check_key
 
@@ -105,7 +105,8 @@ def _value(name: str, cell: Any, hint: Any) -> Any:
     """Text as the kind that an annotation asks for; what JSON gave a kind of its own stays as it is."""
     kinds = _parts(hint)
     if tuple in kinds:
-        return _converted(name, _text(name, cell), parse_size_or_auto)
+        parse = parse_interval if name == "guidance_interval" else parse_size_or_auto
+        return _converted(name, _text(name, cell), parse)
     if not isinstance(cell, str) or str in kinds:
         return cell
     if bool in kinds:
