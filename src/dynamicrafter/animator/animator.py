@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,12 +16,22 @@ import dynamicrafter
 from dynamicrafter.animator.adapters import Adapter, LoraLike, parse_adapters
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.devices import choose_device, choose_dtype
+from dynamicrafter.animator.keys import KeyShot, join_gaps, match_colours
 from dynamicrafter.animator.memory import ClipNeeds, is_out_of_memory, remedy
-from dynamicrafter.animator.options import PER_SHOT, AnimateOptions, Mode, check_names
+from dynamicrafter.animator.options import AnimateOptions, Mode
+from dynamicrafter.animator.shots import (
+    OnStep,
+    PictureLike,
+    Shot,
+    check_together,
+    last_picture,
+    shot_of,
+    stored_pictures,
+)
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
 from dynamicrafter.hub import best_local
-from dynamicrafter.media.pictures import picture_hash, read_picture
+from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.pipeline.lora import lora_file
 from dynamicrafter.pipeline.memory import INEXACT, SHARE, MemoryPlan, device_bytes, free_bytes
@@ -31,32 +41,6 @@ from dynamicrafter.randomness import generator_for
 from dynamicrafter.units import parse_memory
 
 logger = logging.getLogger(__name__)
-
-PictureLike = str | Path | Image.Image | np.ndarray
-OnStep = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shot:
-    """One clip to be made.
-
-    Args:
-        image: the picture, or the first of two.
-        prompt: what happens.
-        mode: animate, interpolate (needs `last_image`) or loop.
-        last_image: the picture to end on.
-        options: how it is made.
-        item: names the random stream beside the seed, such as a job's key in a list; see `randomness`.
-        sample: 0 for the first take of it, 1 for the second, …
-    """
-
-    image: PictureLike
-    prompt: str = ""
-    mode: Mode = "animate"
-    last_image: PictureLike | None = None
-    options: AnimateOptions = field(default_factory=AnimateOptions)
-    item: str = ""
-    sample: int = 0
 
 
 class Animator:
@@ -204,18 +188,50 @@ class Animator:
         Raises:
             InputError: an unreadable picture, or an option that breaks its rule.
         """
-        return self.run([_shot("animate", settings, image=image, prompt=prompt)])[0]
+        return self.run([shot_of("animate", settings, image=image, prompt=prompt)])[0]
 
     def interpolate(self, first: PictureLike, last: PictureLike, prompt: str = "", **settings: Any) -> Clip:
         """Fill the time between two pictures; arguments as in `animate`."""
-        return self.run([_shot("interpolate", settings, image=first, last_image=last, prompt=prompt)])[0]
+        return self.run([shot_of("interpolate", settings, image=first, last_image=last, prompt=prompt)])[0]
+
+    def interpolate_through(
+        self,
+        pictures: Sequence[PictureLike],
+        prompt: str | Sequence[str] = "",
+        *,
+        closed: bool = False,
+        **settings: Any,
+    ) -> Clip:
+        """Fill the time between several key pictures, each of which stands in the clip once.
+
+        Args:
+            pictures: two or more, each as in `animate`.
+            prompt: what happens: one for all gaps, or one for each.
+            closed: whether a last gap leads back to the first picture, so that the clip loops.
+            settings: as in `animate`; see `KeyShot` for what `frames` counts.
+
+        Raises:
+            InputError: as in `animate`; fewer than two pictures, or prompts that don't match the gaps.
+        """
+        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+        made = shot_of("interpolate", settings, image="")
+        return self.run_through(
+            KeyShot(
+                pictures=tuple(pictures),
+                prompts=prompts,
+                closed=closed,
+                options=made.options,
+                item=made.item,
+                sample=made.sample,
+            )
+        )
 
     def loop(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:
         """Animate a picture so that the clip's end runs into its beginning; one frame shorter than asked.
 
         The network interpolates from the picture to itself, and the last frame, a repeat of the first, is left out.
         """
-        return self.run([_shot("loop", settings, image=image, prompt=prompt)])[0]
+        return self.run([shot_of("loop", settings, image=image, prompt=prompt)])[0]
 
     def run(self, shots: Sequence[Shot], *, on_step: OnStep | None = None) -> list[Clip]:
         """Make several clips as one batch; each is what it would be alone, up to rounding.
@@ -242,8 +258,8 @@ class Animator:
             replace(shot, options=shot.options.resolved(preset, mode=shot.mode, picture=(first.height, first.width)))
             for shot, first in zip(shots, firsts, strict=True)
         ]
-        _check_together(shots)
-        lasts = [_last_picture(shot, first) for shot, first in zip(shots, firsts, strict=True)]
+        check_together(shots)
+        lasts = [last_picture(shot, first) for shot, first in zip(shots, firsts, strict=True)]
         endings = [last for last in lasts if last is not None]
         options = shots[0].options
         assert isinstance(options.size, tuple)
@@ -292,6 +308,43 @@ class Animator:
             for clip, shot, used in zip(frames, shots, pictures, strict=True)
         ]
 
+    def run_through(self, shot: KeyShot, *, on_step: OnStep | None = None) -> Clip:
+        """Make a clip through key pictures, gap by gap.
+
+        Pinned to the same latents, the end of one gap and the beginning of the next are the same frame, and the colours
+        on both sides are matched to it.
+
+        Args:
+            on_step: called after each step with the number of steps done and of all, over all gaps.
+
+        Raises:
+            InputError: see `interpolate_through`.
+        """
+        gaps = shot.gaps()
+        pictures = [read_picture(picture) for picture in shot.pictures]
+        options = replace(shot.options, pin_first_frame=True, deterministic=True)
+        clips: list[Clip] = []
+
+        def after_step(done: int, steps: int) -> None:
+            if on_step is not None:
+                on_step(len(clips) * steps + done, len(gaps) * steps)
+
+        for gap in gaps:
+            part = Shot(
+                image=pictures[gap.first],
+                last_image=pictures[gap.last],
+                prompt=gap.prompt,
+                mode="interpolate",
+                options=options,
+                item=gap.item,
+                sample=shot.sample,
+            )
+            clips += self.run([part], on_step=after_step)
+            options = replace(options, size=clips[0].frames.shape[1:3])  # of a size that goes by a picture, the first's
+        joined = join_gaps([match_colours(clip.frames) for clip in clips], closed=shot.closed)
+        told = shot.metadata(pictures, num_frames=len(clips[0].frames))
+        return Clip(joined, DEFAULT_FPS, clips[0].metadata | told)
+
     def _run_within(self, needs: ClipNeeds, *arguments: Any, **options: Any) -> Any:
         """Call the pipeline as its memory plan says, and leave it fit for the next call where memory runs out."""
         plan = needs.plan()
@@ -316,11 +369,7 @@ class Animator:
             "model": {"name": self.model, "preset": self.preset.name, "hash": self.model_hash},
             "lora": [adapter.as_dict() for adapter in self.loras],
             "prompt": shot.prompt,
-            "pictures": [
-                {"path": str(source) if isinstance(source, str | Path) else None, "sha256": picture_hash(picture)}
-                for source, picture in zip(sources, pictures, strict=True)
-                if picture is not None
-            ],
+            "pictures": stored_pictures(sources, pictures),
             "options": shot.options.as_dict(),
             "item": shot.item,
             "sample": shot.sample,
@@ -335,40 +384,10 @@ class Animator:
         return [] if plan is None else [name for name in plan.measures if name in INEXACT]
 
 
-def _shot(mode: Mode, settings: dict[str, Any], **subject: Any) -> Shot:
-    """A shot from loose settings: those that `Shot` knows, and the rest for its options."""
-    own = {name: settings.pop(name) for name in ("options", "item", "sample") if name in settings}
-    options = own.pop("options", AnimateOptions())
-    check_names(settings)
-    return Shot(mode=mode, options=replace(options, **settings), **own, **subject)
-
-
-def _last_picture(shot: Shot, first: Image.Image) -> Image.Image | None:
-    if shot.mode == "loop":
-        return first
-    if shot.mode == "animate":
-        return None
-    if shot.last_image is None:
-        raise InputError("last_image must be given to interpolate; pass the picture to end on.")
-    return read_picture(shot.last_image)
-
-
-def _check_together(shots: Sequence[Shot]) -> None:
-    """A batch shares one run of the sampler."""
-    for name in sorted({option.name for option in fields(AnimateOptions)} - PER_SHOT):
-        values = {getattr(shot.options, name) for shot in shots}
-        if len(values) > 1:
-            listed = ", ".join(map(str, sorted(values, key=str)))
-            raise InputError(f"shots of one batch must have the same {name}, got {listed}; run them apart.")
-    modes = sorted({shot.mode for shot in shots})
-    if len(modes) > 1:
-        raise InputError(f"shots of one batch must have the same mode, got {', '.join(modes)}; run them apart.")
+def _hash_of(pipeline: DynamiCrafterPipeline) -> str:
+    source = pipeline.config.get("_name_or_path")
+    return fingerprint(source) if source and Path(source).exists() else ""
 
 
 def _weight_bytes(pipeline: DynamiCrafterPipeline) -> int:
     return sum(parameter.nbytes for network in pipeline.networks.values() for parameter in network.parameters())
-
-
-def _hash_of(pipeline: DynamiCrafterPipeline) -> str:
-    source = pipeline.config.get("_name_or_path")
-    return fingerprint(source) if source and Path(source).exists() else ""

@@ -14,6 +14,8 @@ from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, UseAppend
 from dynamicrafter.animator.options import AnimateOptions, Mode
 from dynamicrafter.cli.parsing import INTERVAL, PICTURE, SIZE_OR_AUTO
 from dynamicrafter.cli.recipe import Recipe
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.pictures import SUFFIXES
 from dynamicrafter.presets import Quality
 
 Switch = FlagCreatePairsOff[bool]
@@ -100,27 +102,93 @@ Picture = Annotated[Positional[Path | None], PICTURE]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnePicture:
-    image: Annotated[Picture, arg(metavar="IMAGE", help_behavior_hint="")] = None
-    """The picture."""
+class Subject:
+    """What a clip is made of."""
+
+    @property
+    def pictures(self) -> tuple[Path | None, ...]:
+        """One or several; None in the place of one that must be given and is not."""
+        raise NotImplementedError
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """One, or one for each gap between pictures."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoPictures:
+class OnePicture(Subject):
+    image: Annotated[Picture, arg(metavar="IMAGE", help_behavior_hint="")] = None
+    """The picture."""
+    prompt: Annotated[Positional[str], arg(metavar="[PROMPT]", help_behavior_hint="")] = ""
+    """What happens; may be left out."""
+
+    @property
+    def pictures(self) -> tuple[Path | None, ...]:
+        return (self.image,)
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return (self.prompt,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyPictures(Subject):
     first: Annotated[Picture, arg(metavar="FIRST", help_behavior_hint="")] = None
     """The picture to begin with."""
     last: Annotated[Picture, arg(metavar="LAST", help_behavior_hint="")] = None
-    """The picture to end on."""
+    """The picture to end on, or the second of several."""
+    more: Annotated[Positional[tuple[str, ...]], arg(metavar="[PICTURE …] [PROMPT]", help_behavior_hint="")] = ()
+    """More pictures to go through: words that end in .jpg, .png or another picture's extension. Behind them what
+    happens, in one word or in quotes; may be left out. With --prompt, all words are pictures."""
+    prompt: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="TEXT", help_behavior_hint="")]] = ()
+    """What happens; given once for each gap between two pictures, it tells them apart."""
+    closed: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
+    """Lead back from the last picture to the first, so that the clip loops."""
+    stored: Annotated[tuple[Path, ...], Fixed, Suppress] = ()
+    """Pictures of a clip that is repeated, behind its second."""
+    stored_prompts: Annotated[tuple[str, ...], Fixed, Suppress] = ("",)
+
+    @property
+    def pictures(self) -> tuple[Path | None, ...]:
+        typed = tuple(map(Path, self._words[0]))
+        return (self.first, self.last, *typed, *self.stored[len(typed) :])
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return self.prompt or self._words[1] or self.stored_prompts
+
+    @property
+    def _words(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The pictures and the prompt, if any, among the words behind the first two pictures.
+
+        Raises:
+            InputError: a word before the last is no picture's name.
+        """
+        if self.prompt:
+            return self.more, ()
+        end = len(self.more)
+        if end and not _names_picture(self.more[-1]):
+            end -= 1
+        wrong = next((word for word in self.more[:end] if not _names_picture(word)), None)
+        if wrong is not None:
+            raise InputError(
+                f"{wrong!r} is not named like a picture ({', '.join(SUFFIXES)}); put a prompt of several words into "
+                f"quotes, behind all pictures, or behind --prompt, and all other words are pictures."
+            )
+        return self.more[:end], self.more[end:]
+
+
+def _names_picture(word: str) -> bool:
+    """Decided by the name alone, so that a prompt stays one, whatever files there are."""
+    return word.lower().endswith(SUFFIXES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MakeCommand:
+class MakeCommand(Subject):
     """What all commands that make a clip share; mixed in before the pictures, whose places come first."""
 
     mode: ClassVar[Mode]
-    picture_names: ClassVar[tuple[str, ...]] = ("image",)
-    prompt: Annotated[Positional[str], arg(metavar="[PROMPT]", help_behavior_hint="")] = ""
-    """What happens; may be left out."""
     clip: ClipFlags = field(default_factory=ClipFlags)
     """How the clip is made."""
     output: OutputFlags = field(default_factory=OutputFlags)
@@ -130,8 +198,11 @@ class MakeCommand:
     recipe: Annotated[Recipe | None, Fixed, Suppress] = None
 
     @property
-    def pictures(self) -> tuple[Path | None, ...]:
-        return tuple(getattr(self, name) for name in self.picture_names)
+    def picture_names(self) -> tuple[str, ...]:
+        """How messages call the pictures."""
+        if len(self.pictures) == 1:
+            return ("image",)
+        return ("first", "last", *(f"picture {number}" for number in range(3, len(self.pictures) + 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,11 +213,13 @@ class AnimateCommand(MakeCommand, OnePicture):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpolateCommand(MakeCommand, TwoPictures):
-    """Fill the time between two pictures: dynamicrafter interpolate dawn.jpg dusk.jpg "the day goes by" -o day.mp4"""
+class InterpolateCommand(MakeCommand, KeyPictures):
+    """Fill the time between pictures: dynamicrafter interpolate dawn.jpg dusk.jpg "the day goes by" -o day.mp4
+
+    Through several, with --frames for each gap: dynamicrafter interpolate a.jpg b.jpg c.jpg "a walk" --closed
+    """
 
     mode: ClassVar[Mode] = "interpolate"
-    picture_names: ClassVar[tuple[str, ...]] = ("first", "last")
 
 
 @dataclass(frozen=True, kw_only=True)

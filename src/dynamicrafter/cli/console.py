@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -54,23 +54,19 @@ class Progress:
         self.watched = sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
         self._began = self._said = self._ended = time.monotonic()
         self._num_steps = 0
+        self._several_runs = False
+        self._bar: tqdm | None = None
 
     def phase(self, text: str) -> None:
         """Name what goes on now."""
         if not self.quiet:
             say(text)
 
-    def attach(self, pipeline: DynamiCrafterPipeline) -> None:
-        """Let the pipeline show its bar, if any."""
-        pipeline.set_progress_bar_config(
-            desc="Denoising",
-            unit="step",
-            bar_format=_BAR,
-            leave=False,
-            file=sys.stderr,
-            dynamic_ncols=True,
-            disable=self.quiet or not self.watched,
-        )
+    def attach(self, pipeline: DynamiCrafterPipeline, *, several_runs: bool = False) -> None:
+        """Let the pipeline show its bar, if any; where a clip takes several runs of it, one bar of ours is for all."""
+        self._several_runs = several_runs
+        hidden = self.quiet or not self.watched
+        pipeline.set_progress_bar_config(**_bar_options(), disable=hidden or several_runs)
 
     def start(self) -> None:
         """Set the clock to zero."""
@@ -79,6 +75,12 @@ class Progress:
     def on_step(self, done: int, steps: int) -> None:
         """Called after each step."""
         now = time.monotonic()
+        if self._several_runs and self.watched and not self.quiet:
+            self._bar = self._bar or tqdm(total=steps, **_bar_options())
+            self._bar.update(done - self._bar.n)
+            if done == steps:
+                self._bar.close()
+                self._bar = None
         if not self.watched and now - self._said >= _PAUSE and done < steps:
             self._said = now
             pace = (now - self._began) / done
@@ -91,6 +93,17 @@ class Progress:
         """How long the steps of the finished run took."""
         spent = self._ended - self._began
         return f"{self._num_steps} steps in {minutes(spent)} ({spent / self._num_steps:.2f} s/step)"
+
+
+def _bar_options() -> dict[str, Any]:
+    return {
+        "desc": "Denoising",
+        "unit": "step",
+        "bar_format": _BAR,
+        "leave": False,
+        "file": sys.stderr,
+        "dynamic_ncols": True,
+    }
 
 
 class _Lines(logging.Handler):

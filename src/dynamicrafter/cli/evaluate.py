@@ -227,6 +227,8 @@ def question_of(
     kind = expected or (asked_motion(prompt) if mode == "animate" else None)
     fit: Fit = recipe.options.fit if recipe else "cover"
     stored = len(recipe.pictures) if recipe else 0
+    keys = recipe.keys if recipe and mode == "interpolate" else None
+    closed = keys is not None and keys.closed
     return frames, Question(
         name=str(path),
         group=kind or mode,
@@ -235,10 +237,12 @@ def question_of(
         expected=kind,
         nominal=nominal,
         picture=_framed(asked.input, recipe, 0, frames, fit) if asked.input or stored else None,
-        last_picture=_framed(asked.last, recipe, 1, frames, fit)
-        if asked.last or (mode == "interpolate" and stored > 1)
+        last_picture=_framed(asked.last, recipe, stored - 1, frames, fit)
+        if asked.last or (mode == "interpolate" and stored > 1 and not closed)
         else None,
         borders=_borders(asked.windows, recipe, mode, len(frames)),
+        joints=() if keys is None else keys.frames,
+        closed=closed,
     )
 
 

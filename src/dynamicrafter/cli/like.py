@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynamicrafter import __version__
-from dynamicrafter.cli.commands import ClipFlags, MakeCommand, ModelFlags, OutputFlags
+from dynamicrafter.cli.commands import ClipFlags, InterpolateCommand, MakeCommand, ModelFlags, OutputFlags
 from dynamicrafter.cli.recipe import Recipe, StoredPicture, read_recipe
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
@@ -46,18 +46,8 @@ def repeated(given: Command) -> Command:
             f"{recipe.clip} was made by the model {recipe.model!r}, which is not downloaded on a file's word; "
             f"repeat it with --model {recipe.model} if you trust it."
         )
-    names = given.picture_names
-    if len(recipe.pictures) != len(names):
-        raise InputError(
-            f"{recipe.clip} must name {len(names)} picture(s) to be repeated, it names {len(recipe.pictures)}."
-        )
-    pictures = {
-        name: path if path is not None else find_picture(stored, clip=recipe.clip)
-        for name, path, stored in zip(names, given.pictures, recipe.pictures, strict=True)
-    }
     return replace(
         type(given)(),
-        prompt=recipe.prompt,
         clip=ClipFlags(**_options_for(given, recipe)),
         model=ModelFlags(
             model=recipe.model,
@@ -68,7 +58,7 @@ def repeated(given: Command) -> Command:
         ),
         output=OutputFlags(fps=recipe.fps, crf=_crf_for(given, recipe)),
         recipe=recipe,
-        **pictures,
+        **_subject(given, recipe),
     )
 
 
@@ -81,6 +71,29 @@ def _options_for(given: MakeCommand, recipe: Recipe) -> dict[str, Any]:
     elif given.clip.sampler not in (None, recipe.options.sampler):
         replaced = ("eta",)
     return options | dict.fromkeys(replaced)
+
+
+def _subject(given: MakeCommand, recipe: Recipe) -> dict[str, Any]:
+    """Pictures and prompts of a recipe as the command's fields; a picture that was typed needs not be found."""
+    wanted, several = len(given.pictures), isinstance(given, InterpolateCommand)
+    known = len(recipe.pictures)
+    if known < wanted or (known > wanted and not (several and recipe.keys)):
+        raise InputError(f"{recipe.clip} must name {wanted} picture(s) to be repeated, it names {known}.")
+    typed = [*given.pictures, *(None for _ in recipe.pictures[wanted:])]
+    found = [
+        path if path is not None else find_picture(stored, clip=recipe.clip)
+        for path, stored in zip(typed, recipe.pictures, strict=True)
+    ]
+    if not several:
+        return {"image": found[0], "prompt": recipe.prompt}
+    keys = recipe.keys
+    return {
+        "first": found[0],
+        "last": found[1],
+        "stored": tuple(found[2:]),
+        "stored_prompts": keys.prompts if keys else (recipe.prompt,),
+        "closed": keys.closed if keys else False,
+    }
 
 
 def _crf_for(given: MakeCommand, recipe: Recipe) -> int | None:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from dynamicrafter import hub
 from dynamicrafter.animator.adapters import parse_adapters
+from dynamicrafter.animator.keys import KeyShot, plan_gaps
 from dynamicrafter.animator.options import AnimateOptions, check_prompt, unwarned
 from dynamicrafter.cli import plan
-from dynamicrafter.cli.commands import MakeCommand, ModelFlags
+from dynamicrafter.cli.commands import InterpolateCommand, MakeCommand, ModelFlags
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
@@ -25,6 +26,7 @@ from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator, Shot
+    from dynamicrafter.animator.clip import Clip
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +48,12 @@ def run(command: MakeCommand) -> None:
         return
     animator = _load(command, progress)
     _tell_plan(command, animator, progress)
-    progress.attach(animator.pipeline)
+    progress.attach(animator.pipeline, several_runs=_has_gaps(command))
     written: list[Path] = []
     try:
         for shot, path in zip(_shots(command), paths, strict=True):
             progress.start()
-            [clip] = animator.run([shot], on_step=progress.on_step)
+            clip = _made(animator, shot, progress)
             clip.save(path, fps=command.output.fps, crf=command.output.crf, format=command.output.format)
             print(path, flush=True)
             written.append(path)
@@ -75,13 +77,16 @@ def check(command: MakeCommand) -> list[Path]:
         raise InputError(f"samples must be between 1 and {MOST_TAKES}, got {command.output.samples}; try 1.")
     for name, picture in zip(command.picture_names, command.pictures, strict=True):
         if picture is None:
-            usage = " ".join(name.upper() for name in command.picture_names)
+            usage = " ".join(name.upper() for name in command.picture_names[:2])
             raise InputError(
                 f'{name} is missing; name it: dynamicrafter {command.mode} {usage} "PROMPT", or repeat a clip with '
                 f"--like CLIP."
             )
         read_picture(picture)
-    check_prompt("prompt", command.prompt)
+    for prompt in command.prompts:
+        check_prompt("prompt", prompt)
+    if isinstance(command, InterpolateCommand):
+        plan_gaps(len(command.pictures), command.prompts, closed=command.closed)
     check_prompt("negative", command.clip.negative)
     _check_options(command)
     if command.model.memory is not None:
@@ -207,18 +212,40 @@ def _model_name(command: MakeCommand, progress: Progress) -> str:
     return local.preset
 
 
-def _shots(command: MakeCommand) -> Iterator[Shot]:
+def _has_gaps(command: MakeCommand) -> bool:
+    """Whether the clip is made gap by gap; between two pictures alone it is the published interpolation."""
+    return isinstance(command, InterpolateCommand) and (command.closed or len(command.pictures) > 2)
+
+
+def _made(animator: Animator, shot: Shot | KeyShot, progress: Progress) -> Clip:
+    if isinstance(shot, KeyShot):
+        return animator.run_through(shot, on_step=progress.on_step)
+    return animator.run([shot], on_step=progress.on_step)[0]
+
+
+def _shots(command: MakeCommand) -> Iterator[Shot | KeyShot]:
     from dynamicrafter.animator.animator import Shot
 
-    first, *others = (str(picture) for picture in command.pictures)
+    pictures = [str(picture) for picture in command.pictures]
+    options = AnimateOptions(**command.clip.as_dict())
     item, sample = ("", 0) if command.recipe is None else (command.recipe.item, command.recipe.sample)
     for number in range(sample, sample + command.output.samples):
+        if isinstance(command, InterpolateCommand) and _has_gaps(command):
+            yield KeyShot(
+                pictures=tuple(pictures),
+                prompts=command.prompts,
+                closed=command.closed,
+                options=options,
+                item=item,
+                sample=number,
+            )
+            continue
         yield Shot(
-            image=first,
-            last_image=others[0] if others else None,
-            prompt=command.prompt,
+            image=pictures[0],
+            last_image=pictures[1] if len(pictures) > 1 else None,
+            prompt=command.prompts[0],
             mode=command.mode,
-            options=AnimateOptions(**command.clip.as_dict()),
+            options=options,
             item=item,
             sample=number,
         )

@@ -180,8 +180,10 @@ def _describe_unknown(word: str, kind: Any, prog: str) -> str:
     if word.startswith("-"):
         name = word.partition("=")[0]
         return f"unknown option {name};{suggest(name, ['--help', *_flags(kind)]) or listed}"
-    takes_prompt = any(field.name == "prompt" for field in fields(kind))
-    remedy = " put a prompt of several words into quotes, and the output behind -o." if takes_prompt else listed
+    names = {field.name for field in fields(kind)}
+    remedy = " put a prompt of several words into quotes, and the output behind -o." if "prompt" in names else listed
+    if "more" in names:
+        remedy = " let pictures and prompt follow one another, before or behind all options."
     return f"unexpected argument {word!r};{remedy}"
 
 

@@ -22,6 +22,15 @@ class StoredPicture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKeys:
+    """Of a clip through key pictures: its prompts, whether it is closed, and the frames where the pictures stand."""
+
+    prompts: tuple[str, ...]
+    closed: bool
+    frames: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """What a clip's file says about its making, checked for type and nothing else."""
 
@@ -29,6 +38,7 @@ class Recipe:
     mode: Mode
     prompt: str
     pictures: tuple[StoredPicture, ...]
+    keys: StoredKeys | None
     options: AnimateOptions
     item: str
     sample: int
@@ -74,6 +84,7 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
             StoredPicture(path=picture.get("path", str, type(None)), sha256=picture.get("sha256", str))
             for picture in pictures
         ),
+        keys=_keys(_Fields(values.get("keys", dict), clip), len(pictures)) if "keys" in values.values else None,
         options=options,
         item=values.get("item", str),
         sample=values.get("sample", int),
@@ -88,6 +99,18 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
         fps=output.get("fps", str),
         crf=output.get("crf", int, type(None)),
     )
+
+
+def _keys(values: _Fields, num_pictures: int) -> StoredKeys:
+    prompts, closed, frames = values.get("prompts", list), values.get("closed", bool), values.get("frames", list)
+    fits = all(isinstance(prompt, str) for prompt in prompts) and all(type(frame) is int for frame in frames)
+    in_order = fits and len(frames) == num_pictures and frames[:1] == [0] and frames == sorted(set(frames))
+    gaps = num_pictures if closed else num_pictures - 1
+    if not in_order or len(prompts) not in (1, gaps):
+        raise InputError(
+            f"{values.clip} can't be repeated: its prompts and frames don't fit its {num_pictures} pictures."
+        )
+    return StoredKeys(prompts=tuple(prompts), closed=closed, frames=tuple(frames))
 
 
 def _adapter(values: _Fields) -> Adapter:

@@ -13,6 +13,7 @@ from dynamicrafter.evaluation.closure import loop_closure, window_seam
 from dynamicrafter.evaluation.fidelity import Fidelity, compare
 from dynamicrafter.evaluation.flicker import LightChange, flicker, light_change
 from dynamicrafter.evaluation.frames import check_clip
+from dynamicrafter.evaluation.joints import Joints, first_jump, measure_joints
 from dynamicrafter.evaluation.motion import (
     SMALLEST_SIDE,
     CameraMotion,
@@ -36,7 +37,8 @@ class Question:
 
     name: how the report calls it. group: clips of one group share a line of means. mode: animate, interpolate or loop.
     expected: the camera motion asked for. nominal: its speed; None for the usual. picture, last_picture: uint8
-    (h, w, 3), of the clip's size: what the first and the last frame are to show. borders: of windows over time.
+    (h, w, 3), of the clip's size: what the first and the last frame are to show. borders: of windows over time. joints:
+    frames that are key pictures. closed: whether the clip goes on from its last frame to its first, as loops do.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Question:
     picture: np.ndarray | None = None
     last_picture: np.ndarray | None = None
     borders: tuple[int, ...] = ()
+    joints: tuple[int, ...] = ()
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +59,8 @@ class ClipReport:
     """What was measured of one clip. Units stand with each measure's function; None was not asked or can't be had.
 
     found: the camera motion seen. right: whether it is the one expected. speed: along the expected direction, else the
-    one found, as a ratio to nominal. closure: of loops. seam: of clips that were made in windows over time.
+    one found, as a ratio to nominal. jump: from the first frame, where it has a picture. closure: of what loops. seam:
+    of clips that were made in windows over time.
     """
 
     name: str
@@ -75,8 +80,10 @@ class ClipReport:
     flicker: float | None = None
     first: Fidelity | None = None
     last: Fidelity | None = None
+    jump: float | None = None
     closure: float | None = None
     seam: float | None = None
+    joints: Joints | None = None
     text_similarity: float | None = None
     image_similarity: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -111,10 +118,14 @@ def evaluate_clip(
         seen["light"] = light_change(frames)
     if len(frames) >= 3:
         seen["flicker"] = flicker(frames)
-        if question.mode == "loop":
+        if question.mode == "loop" or question.closed:
             seen["closure"] = loop_closure(frames)
         if question.borders:
             seen["seam"] = window_seam(frames, question.borders)
+    if len(frames) >= 6 and question.joints:
+        seen["joints"] = measure_joints(frames, question.joints, closed=question.closed)
+    if len(frames) >= 4 and question.picture is not None:
+        seen["jump"] = first_jump(frames)
     for name, frame, picture in (("first", frames[0], question.picture), ("last", frames[-1], question.last_picture)):
         if picture is not None:
             if picture.shape != frame.shape:
@@ -166,6 +177,10 @@ def _fidelity(end: str, name: str) -> Callable[[ClipReport], float | None]:
     return lambda report: getattr(getattr(report, end), name, None)
 
 
+def _joints(name: str) -> Callable[[ClipReport], float | None]:
+    return lambda report: getattr(report.joints, name, None)
+
+
 def _local(name: str) -> Callable[[ClipReport], float | None]:
     return lambda report: getattr(report.local, name, None)
 
@@ -179,6 +194,10 @@ COLUMNS: dict[str, _Column] = {
     "last_psnr": _Column("last dB", _fidelity("last", "psnr"), 1),
     "last_loss": _Column("last loss", _fidelity("last", "loss"), 2),
     "flicker": _Column("flicker", lambda report: report.flicker, 2),
+    "jump": _Column("jump", lambda report: report.jump, 2),
+    "joint_pace": _Column("pace", _joints("pace"), 2),
+    "joint_jerk": _Column("jerk", _joints("jerk"), 2),
+    "joint_colour": _Column("step", _joints("colour"), 2),
     "closure": _Column("closure", lambda report: report.closure, 2),
     "seam": _Column("seam", lambda report: report.seam, 2),
     "local_speed": _Column("local", _local("speed"), 2),

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from dynamicrafter.errors import InputError
 
 MAX_PIXELS = 150_000_000  # above what cameras of 100 megapixels make; decoded it takes 600 MB
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")  # that their files mostly have
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # none of them starts another program, as EPS would
 
 _log = logging.getLogger(__name__)
