@@ -1,5 +1,6 @@
 """The small trained model that comes with the package: whole, small, and what its first user types works."""
 
+import importlib.util
 import json
 import re
 import shlex
@@ -13,7 +14,7 @@ from huggingface_hub import constants
 from dynamicrafter import Animator, DynamiCrafterPipeline, hub
 from dynamicrafter.cli.main import main
 from dynamicrafter.hub.folders import BUNDLED_FOLDER
-from dynamicrafter.media.video import read_clip
+from dynamicrafter.media.video import read_clip, read_metadata
 from dynamicrafter.pipeline.folders import check_folder
 from dynamicrafter.presets import BUNDLED
 
@@ -87,3 +88,12 @@ def test_its_files_are_all_there_and_no_larger_than_forty_megabytes():
 def test_its_settings_know_no_path_of_the_machine_that_made_it():
     for path in BUNDLED_FOLDER.rglob("*.json"):
         assert not json.loads(path.read_text()).get("_name_or_path"), path
+
+
+def test_the_example_of_key_pictures_makes_a_closed_clip(tmp_path):
+    spec = importlib.util.spec_from_file_location("key_pictures", ROOT / "examples" / "key_pictures.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    example.main(tmp_path / "keys.npy", steps=1, frames=4)
+    assert np.load("keys.npy").shape == (9, BUNDLED.height, BUNDLED.width, 3)
+    assert read_metadata(tmp_path / "keys.npy")["keys"]["frames"] == [0, 3, 6]

@@ -67,7 +67,7 @@ def test_pictures_come_first_and_the_prompt_may_be_left_out():
     assert (command.prompt, str(command.output.output)) == ("a boat", "a.mp4")
     between = parse(InterpolateCommand, ["a.png", "b.png", "dusk"], prog="")
     assert [str(path) for path in between.pictures] == ["a.png", "b.png"]
-    assert between.prompt == "dusk"
+    assert between.prompts == ("dusk",)
     assert parse(LoopCommand, ["a.png"], prog="").mode == "loop"
 
 

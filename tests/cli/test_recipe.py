@@ -92,3 +92,21 @@ def test_a_strange_mode_is_refused():
 def test_options_of_a_wrong_name_or_type_are_refused(options, said):
     with pytest.raises(InputError, match=rf"^clip\.mp4 holds options that can't be repeated: .*{said}"):
         read_recipe(METADATA | {"options": METADATA["options"] | options}, clip=CLIP)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"prompts": ["a"], "closed": False, "frames": [0, 3]},
+        {"prompts": ["a", 3], "closed": True, "frames": [0, 3, 6]},
+        {"prompts": ["a"], "closed": "no", "frames": [0, 3, 6]},
+        {"prompts": ["a"] * 7, "closed": False, "frames": [0, 3, 6]},
+        {"prompts": ["a"], "closed": False, "frames": [0, 6, 3]},
+        {"prompts": ["a"], "closed": False, "frames": [0, 3.5, 6]},
+        "none",
+    ],
+)
+def test_forged_keys_are_refused(keys):
+    pictures = METADATA["pictures"] * 3
+    with pytest.raises(InputError, match=r"clip\.mp4 can't be repeated"):
+        read_recipe(METADATA | {"mode": "interpolate", "pictures": pictures, "keys": keys}, clip=CLIP)
