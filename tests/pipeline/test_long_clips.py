@@ -6,6 +6,7 @@ from PIL import Image
 
 from dynamicrafter import generator_for
 from dynamicrafter.models.windows import TimeWindows
+from dynamicrafter.pipeline.inputs import as_pixels
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows, spread_context
 from tiny import pipeline
 
@@ -149,3 +150,13 @@ def test_passes_together_and_apart_agree_on_a_long_clip(pipe, picture):
         for way in ("together", "separate")
     ]
     torch.testing.assert_close(both[0].frames, both[1].frames, atol=1e-3, rtol=1e-3)
+
+
+def test_pinned_ends_hold_in_a_long_clip(pipe, picture):
+    frame = picture.resize((64, 64))
+    options = {"pin_first_frame": True, "deterministic_image_latents": True, "generator": generator_for(1)}
+    made = pipe(frame, "waves", last_image=frame, **LONG | options).frames
+    want = pipe.encode_image_latents(as_pixels(frame, height=64, width=64, fit="cover"), deterministic=True)
+    assert torch.equal(made[:, :, 0], want)
+    assert torch.equal(made[:, :, -1], want)
+    assert not torch.allclose(made[:, :, 11], want, atol=0.1)
