@@ -144,7 +144,7 @@ def estimate_run(
     window_stride: int = WINDOW_STRIDE,
     device: str = "cpu",
 ) -> RunEstimate:
-    """Count what a clip costs, from shapes alone; takes a few seconds, half a minute at 512 frames, and reads no weights.
+    """Count what a clip costs, from shapes alone; takes seconds, half a minute at 512 frames, and reads no weights.
 
     Args:
         networks: all five, of any size, on the meta device; they are cast to `dtype`.
