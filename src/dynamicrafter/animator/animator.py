@@ -42,6 +42,7 @@ from dynamicrafter.units import parse_memory
 
 logger = logging.getLogger(__name__)
 
+OnDenoised = Callable[[torch.Tensor], None]
 
 class Animator:
     """A model ready to make clips.
@@ -233,13 +234,18 @@ class Animator:
         """
         return self.run([shot_of("loop", settings, image=image, prompt=prompt)])[0]
 
-    def run(self, shots: Sequence[Shot], *, on_step: OnStep | None = None) -> list[Clip]:
+    def run(
+        self, shots: Sequence[Shot], *, on_step: OnStep | None = None, on_denoised: OnDenoised | None = None
+    ) -> list[Clip]:
         """Make several clips as one batch; each is what it would be alone, up to rounding.
 
         Args:
             shots: alike in mode and in every option but motion, negative and seed; pictures, prompts and streams may
                 differ too.
-            on_step: called after each step with the number of steps done and of all.
+            on_step: called after each step with the number of steps done and of all; an error that it raises ends the
+                run and comes out here.
+            on_denoised: called before it with what the step took for the clean clips, (b, 4, f, h/8, w/8), float32, for
+                a preview; to be left as it is.
 
         Raises:
             InputError: no shots, or shots that don't go together.
@@ -265,6 +271,8 @@ class Animator:
         assert isinstance(options.size, tuple)
 
         def after_step(pipeline: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
+            if on_denoised is not None:
+                on_denoised(tensors["denoised"])
             if on_step is not None:
                 on_step(step + 1, options.steps or 0)
             return {}
@@ -297,6 +305,7 @@ class Animator:
             output_type="uint8",
             return_dict=False,
             callback_on_step_end=after_step,
+            callback_on_step_end_tensor_inputs=("denoised",),
         )
         assert isinstance(frames, np.ndarray)
         if shots[0].mode == "loop":
@@ -308,7 +317,9 @@ class Animator:
             for clip, shot, used in zip(frames, shots, pictures, strict=True)
         ]
 
-    def run_through(self, shot: KeyShot, *, on_step: OnStep | None = None) -> Clip:
+    def run_through(
+        self, shot: KeyShot, *, on_step: OnStep | None = None, on_denoised: OnDenoised | None = None
+    ) -> Clip:
         """Make a clip through key pictures, gap by gap.
 
         Pinned to the same latents, the end of one gap and the beginning of the next are the same frame, and the colours
@@ -316,6 +327,7 @@ class Animator:
 
         Args:
             on_step: called after each step with the number of steps done and of all, over all gaps.
+            on_denoised: as in `run`, of the gap that is being made.
 
         Raises:
             InputError: see `interpolate_through`.
@@ -339,7 +351,7 @@ class Animator:
                 item=gap.item,
                 sample=shot.sample,
             )
-            clips += self.run([part], on_step=after_step)
+            clips += self.run([part], on_step=after_step, on_denoised=on_denoised)
             options = replace(options, size=clips[0].frames.shape[1:3])  # of a size that goes by a picture, the first's
         joined = join_gaps([match_colours(clip.frames) for clip in clips], closed=shot.closed)
         told = shot.metadata(pictures, num_frames=len(clips[0].frames))

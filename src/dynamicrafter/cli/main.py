@@ -73,6 +73,11 @@ _COMMANDS = {
         arguments="dynamicrafter.cli.batch:BatchCommand",
         work="dynamicrafter.cli.batch:run",
     ),
+    "ui": _SubCommand(
+        summary="serve a web page that makes clips",
+        arguments="dynamicrafter.cli.ui:UiCommand",
+        work="dynamicrafter.cli.ui:run",
+    ),
     "download": _SubCommand(
         summary="fetch a model's weights from the Hugging Face hub",
         arguments="dynamicrafter.cli.commands:DownloadCommand",

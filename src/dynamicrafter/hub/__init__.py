@@ -25,7 +25,15 @@ from dynamicrafter.hub.folders import (
     shortened,
 )
 from dynamicrafter.hub.names import WEIGHTS, preset_from_filename, preset_of_repository
-from dynamicrafter.hub.remote import cached, cached_snapshot, check_repository, fetch, fetch_pipeline, remote_files
+from dynamicrafter.hub.remote import (
+    cached,
+    cached_snapshot,
+    check_repository,
+    fetch,
+    fetch_pipeline,
+    remote_files,
+    unfinished_bytes,
+)
 from dynamicrafter.presets import (
     BUNDLED,
     ENCODER_REPO,
@@ -56,6 +64,7 @@ __all__ = [
     "MODELS_VARIABLE",
     "OFFICIAL_GB",
     "LocalModel",
+    "arrived",
     "best_local",
     "download",
     "find_encoders",
@@ -155,6 +164,15 @@ def download(name: str, *, source: Literal["official", "pruned"] = "official") -
     if not copies[0].has_encoders:
         find_encoders(None, download=True)
     return fetch(PRUNED_REPO, copies[0].file)
+
+
+def arrived(name: str) -> int:
+    """Bytes of a preset's published file that an unfinished download has brought; 0 where there is none.
+
+    Raises:
+        InputError: no such preset.
+    """
+    return unfinished_bytes(get_preset(name).repo)
 
 
 def find_encoders(place: str | None, *, download: bool = False) -> Path:

@@ -103,6 +103,15 @@ def fetch_pipeline(repo: str, files: list[str]) -> Path:
         return Path(snapshot_download(repo, allow_patterns=_PIPELINE_FILES))
 
 
+def unfinished_bytes(repo: str) -> int:
+    """How much unfinished downloads of a repository have brought to the cache."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    blobs = Path(constants.HF_HUB_CACHE).expanduser() / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
+    return sum(path.stat().st_size for path in blobs.glob("*.incomplete"))
+
+
 @contextmanager
 def _one_line(repo: str, what: str) -> Iterator[None]:
     try:

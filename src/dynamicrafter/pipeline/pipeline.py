@@ -92,7 +92,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->image_projector->unet->vae"
-    _callback_tensor_inputs = ("latents",)
+    _callback_tensor_inputs = ("latents", "denoised")
 
     def __init__(
         self,
@@ -299,6 +299,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             output_type: "pil" (a list of PIL images for each video), "np" (b, f, h, w, 3) in [0, 1], "pt"
                 (b, f, 3, h, w) in [0, 1], "uint8" (b, f, h, w, 3), or "latent" (b, 4, f, h/8, w/8).
             callback_on_step_end: called as (pipeline, step, timestep, tensors); may return tensors to go on with.
+            callback_on_step_end_tensor_inputs: what it gets: "latents", to go on with, and "denoised", what the step
+                took for the clean clip; both (b, 4, f, h/8, w/8).
 
         Raises:
             InputError: an argument breaks its rule.

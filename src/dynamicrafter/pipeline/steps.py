@@ -329,7 +329,7 @@ class PipelineSteps(DiffusionPipeline):
                     noise = shuffled.draw(latents.shape, generator)
                 latents = run.step(guided, timestep, latents, noise=noise, generator=generator)
                 if on_step_end is not None:
-                    tensors = {"latents": latents}
+                    tensors = {"latents": latents, "denoised": run.denoised}
                     changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
                     latents = (changed or {}).get("latents", latents)
                 bar.update()

@@ -24,7 +24,12 @@ class SamplingRun:
 
     Raises:
         InputError: an eta that the sampler can't take.
+
+    Attributes:
+        denoised: what the last step took for the clean latent, of the sample's shape.
     """
+
+    denoised: Tensor
 
     def __init__(self, scheduler: DynamiCrafterScheduler, *, eta: float = 0.0) -> None:
         check_eta(eta, scheduler.sampler)
@@ -59,11 +64,13 @@ class SamplingRun:
             InputError: an argument breaks its rule.
         """
         if self._solver is None:
-            return self._scheduler.step(
+            following, self.denoised = self._scheduler.step(
                 output, timestep, sample, eta=self._eta, noise=noise, generator=generator, return_dict=False
-            )[0]
+            )
+            return following
         x0, _, here, there = self._scheduler.read_off(output, timestep, sample)
+        self.denoised = x0 / here.scale
         fresh = None
         if self._eta > 0:
             fresh = (draw(sample.shape, generator) if noise is None else noise).to(sample.device, sample.dtype)
-        return self._solver.advance(sample, x0 / here.scale, here, there, fresh)
+        return self._solver.advance(sample, self.denoised, here, there, fresh)

@@ -1,0 +1,229 @@
+"""What happens when something on the page is pressed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import gradio as gr
+
+from dynamicrafter import hub
+from dynamicrafter.errors import InputError
+from dynamicrafter.ui import views
+from dynamicrafter.ui.catalogue import AUTOMATIC, ModelChoice
+from dynamicrafter.ui.controls import controls, look, options_from, shown
+from dynamicrafter.ui.guard import visit_of
+from dynamicrafter.ui.jobs import Job, JobQueue
+from dynamicrafter.ui.layout import ClipTab, Page
+from dynamicrafter.ui.results import Result
+from dynamicrafter.ui.service import Service
+
+WATCH = 0.2  # seconds between two looks at a job
+
+Changes = dict[Any, Any]  # component → its new value or properties
+
+
+def owner_of(request: gr.Request) -> str:
+    """Whose a job is: the visit's, or the session's of a program that keeps no cookie."""
+    visit = visit_of(request.headers.get("cookie", ""))
+    return f"visit {visit}" if visit else f"session {request.session_hash}"
+
+
+async def watch(job: Job, queue: JobQueue) -> AsyncIterator[str]:
+    """What the page says of a job, each time that it changes, until the job is over."""
+    job.watchers += 1
+    said = None
+    try:
+        while True:
+            over = job.is_over
+            now = views.status(job, queue)
+            if now != said:
+                said = now
+                yield now
+            if over:
+                return
+            await asyncio.sleep(WATCH)
+    finally:
+        job.watchers -= 1
+        job.watched = queue.clock()
+
+
+def connect(page: Page, service: Service) -> None:
+    """Give every button its work."""
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    parts = [part for tab in page.clip_tabs for part in (*tab.inputs, tab.make, tab.cancel, tab.status)]
+    everything = [page.gallery, page.model, page.tabs, page.download, page.model_note, *parts]
+    ranges = [page.download, page.model_note, *(part for tab in page.clip_tabs for part in tab.options)]
+    with page.blocks:
+        for tab in page.clip_tabs:
+            tab.make.click(
+                _making(tab, page, service),
+                [page.model, *tab.inputs],
+                [tab.status, tab.make, tab.cancel, page.gallery],
+                concurrency_limit=None,
+                **quiet,
+            )
+            tab.cancel.click(_cancelling(tab, service), None, tab.cancel, queue=False, **quiet)
+        page.model.input(_choosing(page, service), page.model, ranges, **quiet)
+        page.download.click(
+            _downloading(page, service), page.model, [page.download, page.model_note, page.model],
+            concurrency_limit=None, **quiet,
+        )  # fmt: skip
+        page.gallery.click(_on_card(page, service), None, everything, **quiet)
+        page.blocks.load(_resuming(page, service), None, everything, concurrency_limit=None, **quiet)
+
+
+def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIterator[Changes]]:
+    pictures = len(tab.pictures)
+
+    async def make(request: gr.Request, model: str, *values: Any) -> AsyncIterator[Changes]:
+        owner = owner_of(request)
+        try:
+            job = await asyncio.to_thread(
+                lambda: service.submit(
+                    tab.mode,
+                    values[:pictures],
+                    prompt=values[pictures] or "",
+                    options=options_from(values[pictures + 1 :]),
+                    model=model,
+                    owner=owner,
+                )
+            )
+        except InputError as error:
+            yield {tab.status: views.problem(str(error))}
+            return
+        async for changes in _following(job, tab, page, service):
+            yield changes
+
+    return make
+
+
+async def _following(job: Job, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
+    yield {tab.make: gr.update(interactive=False), tab.cancel: gr.update(interactive=True)}
+    async for text in watch(job, service.queue):
+        yield {tab.status: text}
+    yield {
+        tab.make: gr.update(interactive=True),
+        tab.cancel: gr.update(interactive=False),
+        page.gallery: views.gallery(service.results.of(job.owner)),
+    }
+
+
+def _cancelling(tab: ClipTab, service: Service) -> Callable[..., Any]:
+    def cancel(request: gr.Request) -> Any:
+        for job in service.queue.unfinished(owner_of(request)):
+            if job.request.mode == tab.mode:
+                service.queue.cancel(job)
+        return gr.update(interactive=False)
+
+    return cancel
+
+
+def _resuming(page: Page, service: Service) -> Callable[..., AsyncIterator[Changes]]:
+    async def resume(request: gr.Request) -> AsyncIterator[Changes]:
+        """Show what this visit has made, and go on watching what it has begun."""
+        owner = owner_of(request)
+        choices = [(choice.label, choice.key) for choice in service.catalogue.choices()]
+        yield {page.gallery: views.gallery(service.results.of(owner)), page.model: gr.update(choices=choices)}
+        for job in service.queue.unfinished(owner):
+            tab = page.tab(job.request.mode)
+            yield {page.tabs: gr.update(selected=tab.mode)}
+            async for changes in _following(job, tab, page, service):
+                yield changes
+
+    return resume
+
+
+def _choosing(page: Page, service: Service) -> Callable[[str], Changes]:
+    def choose(key: str) -> Changes:
+        """Show the ranges of another model, and whether it must be fetched first."""
+        choice = _row(service, key)
+        missing = choice is not None and not choice.here
+        text = f"Download {key} ({hub.OFFICIAL_GB:g} GB)"
+        changes: Changes = {page.download: gr.update(visible=missing, value=text), page.model_note: ""}
+        for tab in page.clip_tabs:
+            changes |= _ranges(tab, service, key)
+        return changes
+
+    return choose
+
+
+def _ranges(tab: ClipTab, service: Service, key: str) -> Changes:
+    """What a model changes about a tab's options; what was typed in stays."""
+    preset = service.catalogue.preset_for(key, tab.mode)
+    changes = {}
+    for control, component in zip(controls(), tab.options, strict=True):
+        settings = look(control, preset)
+        if settings.pop("component") != "Slider":
+            settings.pop("value")
+        changes[component] = gr.update(**settings)
+    return changes
+
+
+def _row(service: Service, key: str) -> ModelChoice | None:
+    return next((choice for choice in service.catalogue.choices() if choice.key == key), None)
+
+
+def _downloading(page: Page, service: Service) -> Callable[[str], AsyncIterator[Changes]]:
+    async def download(key: str) -> AsyncIterator[Changes]:
+        choice = _row(service, key)
+        if choice is None or choice.here or not service.catalogue.downloads:
+            yield {page.model_note: views.problem("there is nothing to download; choose a model that is not here yet.")}
+            return
+        yield {page.download: gr.update(interactive=False), page.model_note: views.note(f"Downloading {key}…")}
+        task = asyncio.create_task(asyncio.to_thread(hub.download, key))
+        try:
+            while not task.done():
+                await asyncio.wait([task], timeout=1.0)
+                arrived = await asyncio.to_thread(hub.arrived, key)
+                if not task.done() and arrived:
+                    text = f"Downloading {key}: {arrived / 1e9:.1f} of {hub.OFFICIAL_GB:g} GB"
+                    yield {page.model_note: views.note(text)}
+            task.result()
+        except InputError as error:
+            yield {page.download: gr.update(interactive=True), page.model_note: views.problem(str(error))}
+            return
+        choices = [(each.label, each.key) for each in service.catalogue.choices()]
+        yield {
+            page.download: gr.update(visible=False, interactive=True),
+            page.model: gr.update(choices=choices),
+            page.model_note: views.note(f"{key} is here now."),
+        }
+
+    return download
+
+
+def _on_card(page: Page, service: Service) -> Callable[..., Changes]:
+    def act(event: gr.EventData, request: gr.Request) -> Changes:
+        """A button of a clip in the gallery."""
+        owner, said = owner_of(request), dict(event._data or {})
+        token = str(said.get("token", ""))
+        if said.get("act") == "remove":
+            service.results.remove(token, owner)
+            return {page.gallery: views.gallery(service.results.of(owner))}
+        result = service.results.find(token, owner)
+        if result is None:
+            return {page.gallery: views.gallery(service.results.of(owner))}
+        return _use_again(result, page, service)
+
+    return act
+
+
+def _use_again(result: Result, page: Page, service: Service) -> Changes:
+    """Fill a tab with what a clip was made from."""
+    request, tab = result.request, page.tab(result.request.mode)
+    key = request.key if _row(service, request.key) is not None else AUTOMATIC
+    preset = service.catalogue.preset_for(key, tab.mode)
+    changes: Changes = {page.tabs: gr.update(selected=tab.mode), page.model: key}
+    for other in page.clip_tabs:
+        changes |= _ranges(other, service, key)
+    for component, control, value in zip(tab.options, controls(), shown(request.options, preset), strict=True):
+        settings = look(control, preset)
+        settings.pop("component")
+        changes[component] = gr.update(**{**settings, "value": value})
+    for component, picture in zip(tab.pictures, request.pictures, strict=True):
+        changes[component] = str(picture.path)
+    changes[tab.prompt] = request.prompt
+    changes[tab.status] = views.note("Filled in from your clip; change what you like, and press the button.")
+    return changes

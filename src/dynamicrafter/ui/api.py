@@ -1,0 +1,121 @@
+"""The same for programs: endpoints of Gradio's HTTP API that make a clip and return it as a file."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from dynamicrafter.animator.options import Mode
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.formats import FORMATS
+from dynamicrafter.ui.actions import owner_of, watch
+from dynamicrafter.ui.catalogue import AUTOMATIC
+from dynamicrafter.ui.controls import options_from
+from dynamicrafter.ui.layout import Page, Picture
+from dynamicrafter.ui.requests import Upload
+from dynamicrafter.ui.results import PLAYED, Result
+from dynamicrafter.ui.service import Service
+
+_ABOUT = {
+    "animate": "Animate a picture as the prompt says.",
+    "interpolate": "Fill the time between two pictures.",
+    "loop": "Make a clip whose end runs into its beginning.",
+}
+_REST = (
+    " `options` are the fields of AnimateOptions, as in {'steps': 20, 'seed': 7}; `model` is a row of the page's list;"
+    f" `format` is one of {', '.join(FORMATS)} (png: a zip archive). Returns the clip and how it was made."
+)
+
+
+def add_api(page: Page, service: Service) -> None:
+    """Add an endpoint for each mode."""
+    with page.blocks, gr.Column(visible=False):
+        prompt, model = gr.Textbox("", label="prompt"), gr.Textbox(AUTOMATIC, label="model")
+        options, form = gr.JSON({}, label="options"), gr.Textbox(PLAYED, label="format")
+        clip, details = gr.File(label="clip"), gr.JSON(label="details")
+        one, two = Picture("picture"), Picture("last picture")
+        pictures: dict[Mode, list[Any]] = {"animate": [one], "interpolate": [one, two], "loop": [one]}
+        for mode, parts in pictures.items():
+            gr.Button(visible=False).click(
+                _endpoint(mode, service),
+                [*parts, prompt, options, model, form],
+                [clip, details],
+                api_name=mode,
+                api_description=_ABOUT[mode] + _REST,
+                concurrency_limit=None,
+            )
+
+
+def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
+    async def made(
+        request: gr.Request, pictures: list[Upload | None], prompt: str, options: Any, model: str, form: str
+    ) -> tuple[str, dict[str, Any]]:
+        try:
+            if form not in FORMATS:
+                raise InputError(f"format must be one of {', '.join(FORMATS)}, got {str(form)[:20]!r}.")
+            if not isinstance(options or {}, dict):
+                raise InputError(f"options must be an object such as {{'steps': 20}}, got {str(options)[:60]!r}.")
+            job = await asyncio.to_thread(
+                lambda: service.submit(
+                    mode,
+                    pictures,
+                    prompt=prompt or "",
+                    options=options_from(options or {}),
+                    model=model or AUTOMATIC,
+                    owner=owner_of(request),
+                )
+            )
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        try:
+            async for _ in watch(job, service.queue):
+                pass
+        finally:
+            service.queue.cancel(job)  # of no use to anybody once the caller is gone
+        if not isinstance(job.result, Result):
+            raise gr.Error(job.problem or "The clip was cancelled.", print_exception=False)
+        return await asyncio.to_thread(_handed_over, job.result, form, service)
+
+    # Parameters' names are those of the API.
+    if mode == "interpolate":
+
+        async def interpolate(
+            request: gr.Request,
+            first: Any,
+            last: Any,
+            prompt: str = "",
+            options: Any = None,
+            model: str = AUTOMATIC,
+            format: str = PLAYED,  # noqa: A002 the word that users know
+        ) -> Any:
+            return await made(request, [first, last], prompt, options, model, format)
+
+        return interpolate
+
+    async def one_picture(
+        request: gr.Request,
+        image: Any,
+        prompt: str = "",
+        options: Any = None,
+        model: str = AUTOMATIC,
+        format: str = PLAYED,  # noqa: A002
+    ) -> Any:
+        return await made(request, [image], prompt, options, model, format)
+
+    return one_picture
+
+
+def _handed_over(result: Result, form: str, service: Service) -> tuple[str, dict[str, Any]]:
+    """Move a clip to where Gradio serves it from, under a name that can't be guessed; the store forgets it."""
+    file = result.file(form)
+    folder = service.uploads / secrets.token_urlsafe(24)
+    folder.mkdir()
+    target = folder / f"{result.name}{file.suffix}"
+    shutil.copyfile(file, target)
+    service.results.remove(result.token, result.owner)
+    return str(target), {**result.metadata, "seconds": round(result.seconds, 2), "notes": list(result.notes)}

@@ -1,0 +1,243 @@
+"""The page: four tabs to ask for clips on the left, what came of it on the right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import ImageData
+
+from dynamicrafter.animator.options import Mode
+from dynamicrafter.presets import Preset
+from dynamicrafter.ui.catalogue import AUTOMATIC, Catalogue
+from dynamicrafter.ui.controls import build, controls
+from dynamicrafter.ui.requests import Upload
+
+HERE = Path(__file__).parent
+PICTURES = HERE / "pictures"
+TITLE = "DynamiCrafter"
+
+_ON_CLICK = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('[data-act]');
+  if (button) trigger('click', {act: button.dataset.act, token: button.closest('[data-token]').dataset.token});
+});
+"""
+
+from gradio.events import Dependency
+
+class Picture(gr.Image):
+    """An image component that hands on the uploaded file itself, which is looked at with care later."""
+
+    def __init__(self, label: str, **settings: Any) -> None:
+        super().__init__(
+            label=label, sources=["upload", "clipboard"], type="filepath", buttons=["fullscreen"], **settings
+        )
+
+    def get_block_name(self) -> str:
+        return "image"
+
+    # pyrefly: ignore [bad-override]
+    def preprocess(self, payload: ImageData | None) -> Upload | None:
+        if payload is None:
+            return None
+        if not payload.path:
+            raise gr.Error("Send the picture as a file, not as text.")
+        return Upload(path=Path(payload.path), name=Path(payload.orig_name or payload.path).name)
+
+    def move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        return super().move_resource_to_block_cache(_no_address(url_or_file_path))
+
+    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
+        return await super().async_move_resource_to_block_cache(_no_address(url_or_file_path))
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
+    from gradio.blocks import Block
+    if TYPE_CHECKING:
+        from gradio.components import Timer
+        from gradio.components.base import Component
+
+
+def _no_address(place: str | Path | None) -> str | Path | None:
+    """The server fetches nothing for a visitor."""
+    if str(place).startswith(("http:", "https:")):
+        raise gr.Error("Send the picture itself, not its address.")
+    return place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TabText:
+    """What is particular about a mode's tab."""
+
+    mode: Mode
+    title: str
+    lead: str
+    pictures: tuple[str, ...]
+    prompt: str
+    button: str
+    examples: tuple[tuple[tuple[str, ...], str], ...]
+
+
+TABS = (
+    TabText(
+        mode="animate",
+        title="Animate",
+        lead="One picture and a sentence become a clip.",
+        pictures=("Picture",),
+        prompt="the camera pans left",
+        button="Animate",
+        examples=((("rocket.jpg",), "the camera pans left"), (("cat.jpg",), "the camera tilts down")),
+    ),
+    TabText(
+        mode="interpolate",
+        title="Interpolate",
+        lead="The clip begins with the first picture and ends on the last.",
+        pictures=("First picture", "Last picture"),
+        prompt="the camera pans right",
+        button="Interpolate",
+        examples=((("coffee-left.jpg", "coffee-right.jpg"), "the camera pans right"),),
+    ),
+    TabText(
+        mode="loop",
+        title="Loop",
+        lead="The clip’s end runs into its beginning.",
+        pictures=("Picture",),
+        prompt="the camera pans left",
+        button="Loop",
+        examples=((("cat.jpg",), "the camera pans left"), (("rocket.jpg",), "nothing moves")),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipTab:
+    """The components of one mode's tab."""
+
+    text: TabText
+    pictures: list[Picture]
+    prompt: gr.Textbox
+    options: list[gr.components.Component]  # in the order of `controls`
+    make: gr.Button
+    cancel: gr.Button
+    status: gr.HTML
+
+    @property
+    def mode(self) -> Mode:
+        return self.text.mode
+
+    @property
+    def inputs(self) -> list[gr.components.Component]:
+        return [*self.pictures, self.prompt, *self.options]
+
+
+@dataclass(slots=True, kw_only=True)
+class Page:
+    """All components that do something."""
+
+    blocks: gr.Blocks
+    model: gr.Dropdown
+    download: gr.Button
+    model_note: gr.HTML
+    tabs: gr.Tabs
+    gallery: gr.HTML
+    clip_tabs: list[ClipTab] = field(default_factory=list)
+
+    def tab(self, mode: Mode) -> ClipTab:
+        return next(tab for tab in self.clip_tabs if tab.mode == mode)
+
+
+def draw(catalogue: Catalogue) -> Page:
+    """Lay all components out; nothing happens yet when they are pressed."""
+    choices = [(choice.label, choice.key) for choice in catalogue.choices()]
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+        gr.HTML(
+            f"<header><h1>{TITLE}</h1><p>A still picture and a sentence become a video.</p></header>",
+            js_on_load=None,
+        )
+        with gr.Row(elem_classes="model-row"):
+            model = gr.Dropdown(
+                choices, value=AUTOMATIC, label="Model", scale=3, min_width=260, filterable=False, elem_id="model"
+            )
+            download = gr.Button("Download", visible=False, scale=1, min_width=140, elem_id="download")
+        model_note = gr.HTML(js_on_load=None)
+        with gr.Row(elem_classes="halves"):
+            with gr.Column(scale=5, min_width=320), gr.Tabs(elem_id="tabs") as tabs:
+                clip_tabs = [_draw_tab(text, catalogue.preset_for(AUTOMATIC, text.mode)) for text in TABS]
+            with gr.Column(scale=6, min_width=320, elem_classes="results"):
+                gr.HTML("<h2>Your clips</h2>", js_on_load=None)
+                gallery = gr.HTML(js_on_load=_ON_CLICK, elem_id="gallery")
+    return Page(
+        blocks=blocks,
+        model=model,
+        download=download,
+        model_note=model_note,
+        tabs=tabs,
+        gallery=gallery,
+        clip_tabs=clip_tabs,
+    )
+
+
+def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
+    with gr.Tab(text.title, id=text.mode, elem_id=f"tab-{text.mode}"):
+        gr.HTML(f'<p class="lead">{text.lead}</p>', js_on_load=None)
+        with gr.Row():
+            pictures = [Picture(label, height=230, min_width=200) for label in text.pictures]
+        prompt = gr.Textbox(
+            label="What happens", placeholder=text.prompt, lines=2, max_length=4000, submit_btn=False, autofocus=False
+        )
+        frequent = [control for control in controls() if control.is_frequent]
+        with gr.Row(elem_classes="frequent"):
+            built = {control.name: build(control, preset, min_width=150) for control in frequent}
+        with gr.Row():
+            make = gr.Button(text.button, variant="primary", scale=3, elem_id=f"make-{text.mode}")
+            cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id=f"cancel-{text.mode}")
+        status = gr.HTML(js_on_load=None, elem_id=f"status-{text.mode}")
+        with gr.Accordion("More options", open=False), gr.Row():
+            built |= {
+                control.name: build(control, preset, min_width=200) for control in controls() if not control.is_frequent
+            }
+        gr.Examples(
+            [[*(str(PICTURES / name) for name in names), words] for names, words in text.examples],
+            inputs=[*pictures, prompt],
+            label="Examples: choose one, then press the button",
+            elem_id=f"examples-{text.mode}",
+            api_visibility="private",
+        )
+    options = [built[control.name] for control in controls()]
+    return ClipTab(
+        text=text, pictures=pictures, prompt=prompt, options=options, make=make, cancel=cancel, status=status
+    )
+
+
+def theme() -> gr.themes.Base:
+    """Colours and shapes; fonts are the system's own, so that none is fetched."""
+    system = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.orange,
+        neutral_hue=gr.themes.colors.stone,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=system,
+        font_mono=mono,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        block_background_fill="white",
+        block_background_fill_dark="*neutral_900",
+        block_border_width="1px",
+        block_shadow="none",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="white",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_500",
+    )
+
+
+def style() -> str:
+    """The page's own rules."""
+    return (HERE / "style.css").read_text(encoding="utf-8")

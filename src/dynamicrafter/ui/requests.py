@@ -1,0 +1,102 @@
+"""What a visitor asks for, as values, and all that can be checked of it before it waits in the queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from dynamicrafter.animator.options import AnimateOptions, Mode, check_prompt, unwarned
+from dynamicrafter.errors import InputError
+from dynamicrafter.media.pictures import FORMATS, read_picture
+from dynamicrafter.presets import PRESETS
+from dynamicrafter.ui.catalogue import ModelChoice
+from dynamicrafter.ui.settings import ServerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A picture that a visitor sent.
+
+    Attributes:
+        path: where the server keeps it; for no visitor's eyes.
+        name: as the visitor called it.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipRequest:
+    """One clip, as a visitor asked for it.
+
+    Attributes:
+        model: the row that was chosen, and `key`, by which it was: "automatic" stays so when it is used again.
+    """
+
+    mode: Mode
+    pictures: tuple[Upload, ...]
+    prompt: str = ""
+    options: AnimateOptions = field(default_factory=AnimateOptions)
+    model: ModelChoice
+    key: str
+
+
+def check_request(request: ClipRequest, settings: ServerSettings) -> None:
+    """Everything that can be checked without the model; reads the pictures once.
+
+    Raises:
+        InputError: it breaks a rule, or a limit of this server.
+    """
+    check_prompt("prompt", request.prompt)
+    check_prompt("negative", request.options.negative)
+    with unwarned():  # the run itself warns
+        options = request.options.resolved(request.model.preset or PRESETS["512"], mode=request.mode)
+    _check_limits(options, settings)
+    for picture in request.pictures:
+        check_picture(picture, settings)
+
+
+def _check_limits(options: AnimateOptions, settings: ServerSettings) -> None:
+    if isinstance(options.size, tuple) and options.size[0] * options.size[1] > settings.max_size:
+        height, width = options.size
+        raise InputError(
+            f"size must be at most {settings.max_size} pixels in all on this server, got {width}×{height}; make one "
+            f"side smaller."
+        )
+    for name, limit in (("steps", settings.max_steps), ("frames", settings.max_frames)):
+        if getattr(options, name) > limit:
+            raise InputError(
+                f"{name} must be at most {limit} on this server, got {getattr(options, name)}; try {limit}."
+            )
+
+
+def check_picture(picture: Upload, settings: ServerSettings) -> None:
+    """Look at a picture's size before decoding it, then decode it.
+
+    Raises:
+        InputError: too large, or no picture; names it as its owner does.
+    """
+    try:
+        if picture.path.stat().st_size > settings.max_upload * 10**6:
+            raise InputError(f"{picture.name} has more than {settings.max_upload} megabytes; scale it down first.")
+        _check_pixels(picture, settings)
+        read_picture(picture.path)
+    except FileNotFoundError:
+        raise InputError(f"{picture.name} is no longer on the server; choose it again.") from None
+    except InputError as error:
+        raise InputError(str(error).replace(str(picture.path), picture.name)) from None
+
+
+def _check_pixels(picture: Upload, settings: ServerSettings) -> None:
+    try:
+        with Image.open(picture.path, formats=FORMATS) as header:
+            width, height = header.size
+    except Image.DecompressionBombError:
+        width, height = settings.max_megapixels, 10**6 + 1
+    except Exception:  # what is wrong with it, reading says better
+        return
+    if width * height > settings.max_megapixels * 10**6:
+        raise InputError(f"{picture.name} has more than {settings.max_megapixels} megapixels; scale it down first.")
