@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from dynamicrafter.animator.adapters import parse_adapters
-from dynamicrafter.cli.console import importing, say
+from dynamicrafter.cli.console import hush_loading_bars, importing, say
 from dynamicrafter.errors import InputError
 from dynamicrafter.ui.settings import AUTH_VARIABLE, ServerSettings, read_users
 
@@ -82,6 +82,7 @@ def run(command: UiCommand) -> None:
         raise InputError(f"device must not be given twice, got {', '.join(engine.device)}.")
     for device in devices:
         choose_dtype(engine.dtype, device)
+    hush_loading_bars()
     opened = open_socket(settings)
     catalogue = Catalogue(start, downloads=not settings.no_downloads)
     if start:

@@ -15,7 +15,7 @@ from dynamicrafter.ui.catalogue import AUTOMATIC, ModelChoice
 from dynamicrafter.ui.controls import controls, look, options_from, shown
 from dynamicrafter.ui.guard import visit_of
 from dynamicrafter.ui.jobs import Job, JobQueue
-from dynamicrafter.ui.layout import ClipTab, Page
+from dynamicrafter.ui.layout import ClipTab, Page, upload_from
 from dynamicrafter.ui.results import Result
 from dynamicrafter.ui.service import Service
 
@@ -62,6 +62,7 @@ def connect(page: Page, service: Service) -> None:
                 [page.model, *tab.inputs],
                 [tab.status, tab.make, tab.cancel, page.gallery],
                 concurrency_limit=None,
+                preprocess=False,
                 **quiet,
             )
             tab.cancel.click(_cancelling(tab, service), None, tab.cancel, queue=False, **quiet)
@@ -83,7 +84,7 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
             job = await asyncio.to_thread(
                 lambda: service.submit(
                     tab.mode,
-                    values[:pictures],
+                    [upload_from(value) for value in values[:pictures]],
                     prompt=values[pictures] or "",
                     options=options_from(values[pictures + 1 :]),
                     model=model,

@@ -16,8 +16,7 @@ from dynamicrafter.media.formats import FORMATS
 from dynamicrafter.ui.actions import owner_of, watch
 from dynamicrafter.ui.catalogue import AUTOMATIC
 from dynamicrafter.ui.controls import options_from
-from dynamicrafter.ui.layout import Page, Picture
-from dynamicrafter.ui.requests import Upload
+from dynamicrafter.ui.layout import Page, picture, upload_from
 from dynamicrafter.ui.results import PLAYED, Result
 from dynamicrafter.ui.service import Service
 
@@ -38,7 +37,7 @@ def add_api(page: Page, service: Service) -> None:
         prompt, model = gr.Textbox("", label="prompt"), gr.Textbox(AUTOMATIC, label="model")
         options, form = gr.JSON({}, label="options"), gr.Textbox(PLAYED, label="format")
         clip, details = gr.File(label="clip"), gr.JSON(label="details")
-        one, two = Picture("picture"), Picture("last picture")
+        one, two = picture("picture"), picture("last picture")
         pictures: dict[Mode, list[Any]] = {"animate": [one], "interpolate": [one, two], "loop": [one]}
         for mode, parts in pictures.items():
             gr.Button(visible=False).click(
@@ -48,12 +47,13 @@ def add_api(page: Page, service: Service) -> None:
                 api_name=mode,
                 api_description=_ABOUT[mode] + _REST,
                 concurrency_limit=None,
+                preprocess=False,
             )
 
 
 def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
     async def made(
-        request: gr.Request, pictures: list[Upload | None], prompt: str, options: Any, model: str, form: str
+        request: gr.Request, pictures: list[Any], prompt: str, options: Any, model: str, form: str
     ) -> tuple[str, dict[str, Any]]:
         try:
             if form not in FORMATS:
@@ -63,7 +63,7 @@ def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
             job = await asyncio.to_thread(
                 lambda: service.submit(
                     mode,
-                    pictures,
+                    [upload_from(picture) for picture in pictures],
                     prompt=prompt or "",
                     options=options_from(options or {}),
                     model=model or AUTOMATIC,

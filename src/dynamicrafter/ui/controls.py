@@ -29,7 +29,6 @@ FREQUENT = ("motion", "frames", "steps", "seed")  # in sight; the others are fol
 FINEST_SLIDER = 100  # positions; a finger can't hit more
 MODELS_OWN = "model's own"
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)\s*(?:to|…|–)\s*(-?\d+(?:\.\d+)?)")
-_LARGEST_EXACT = 2**53 - 1  # beyond it, a browser rounds whole numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +120,6 @@ def look(control: Control, preset: Preset) -> dict[str, Any]:
         return {"component": "Dropdown", "choices": list(control.choices), "value": value, **info}
     if control.kind == "text":
         return {"component": "Textbox", "value": "", "max_length": 4000, **info}
-    if control.kind == "size":
-        hint = " or ".join([_written(value), *control.choices])
-        return {"component": "Textbox", "value": "", "placeholder": hint, "max_length": 20, **info}
     low, high = control.low, control.high
     if control.name == "motion":
         motion = preset.motion
@@ -135,12 +131,12 @@ def look(control: Control, preset: Preset) -> dict[str, Any]:
         step = 1 if whole else (high - low) / FINEST_SLIDER
         if (high - low) / step <= FINEST_SLIDER and (value is not None):
             return {"component": "Slider", "minimum": low, "maximum": high, "step": step, "value": value, **info}
-    if control.choices or control.name == "seed":
-        placeholder = " or ".join(["a number", *control.choices]) if control.choices else ""
-        shown = _written(value) if control.name == "seed" else ""
-        return {"component": "Textbox", "value": shown, "placeholder": placeholder, "max_length": 24, **info}
-    placeholder = MODELS_OWN if value is None else f"{_written(value)} ({MODELS_OWN})"
-    return {"component": "Number", "value": None, "placeholder": placeholder, "precision": 0 if whole else None, **info}
+    # No number field: Gradio's can't stay empty, and a browser rounds large seeds in it.
+    if not control.optional:
+        return {"component": "Textbox", "value": _written(value), "max_length": 24, **info}
+    usual = "none" if value is None else _written(value)
+    placeholder = " or ".join([f"{usual} ({MODELS_OWN})", *control.choices])
+    return {"component": "Textbox", "value": "", "placeholder": placeholder, "max_length": 24, **info}
 
 
 def _written(value: Any) -> str:
@@ -181,8 +177,6 @@ def _read(control: Control, value: Any) -> Any:
             rule = str(error) if control.kind == "size" else f"must be a number, got {text[:40]!r}."
             raise InputError(f"{control.name} {rule}") from None
     if control.kind == "whole" and isinstance(value, float) and value.is_integer():  # browsers know no other numbers
-        if abs(value) > _LARGEST_EXACT:
-            raise InputError(f"{control.name} is too large, got {value:g}; try a smaller one.")
         return int(value)
     return value
 

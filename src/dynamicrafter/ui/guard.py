@@ -28,7 +28,7 @@ _MOST_REMEMBERED = 50_000  # streams and files whose owners are known
 _OPEN = re.compile(
     r"/|/healthz|/results/[\w-]+/\w+|/config/?|/theme\.css|/(assets|static|svelte)/.+|/favicon\.ico|/manifest\.json|"
     r"/robots\.txt|/login/?|/logout|/gradio_api/(info/?|app_id/?|user/?|token/?|login_check/?|theme\.css|startup-events|"
-    r"upload|upload_progress|queue/(join|data)|call/\w+(/\w+)?|cancel|reset/?|heartbeat/[\w-]+|"
+    r"upload|upload_progress|run/predict|queue/(join|data)|call/\w+(/\w+)?|cancel|reset/?|heartbeat/[\w-]+|"
     r"file=.+)"
 )
 _UPLOAD, _STREAM, _FILE = "/gradio_api/upload", "/gradio_api/queue/data", "/gradio_api/file="

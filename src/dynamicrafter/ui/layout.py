@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
 
 from dynamicrafter.animator.options import Mode
+from dynamicrafter.errors import InputError
 from dynamicrafter.presets import Preset
 from dynamicrafter.ui.catalogue import AUTOMATIC, Catalogue
 from dynamicrafter.ui.controls import build, controls
@@ -27,37 +28,41 @@ element.addEventListener('click', event => {
 """
 
 
-class Picture(gr.Image):
-    """An image component that hands on the uploaded file itself, which is looked at with care later."""
+def picture(label: str, **settings: Any) -> gr.Image:
+    """A place for one picture.
 
-    def __init__(self, label: str, **settings: Any) -> None:
-        super().__init__(
-            label=label, sources=["upload", "clipboard"], type="filepath", buttons=["fullscreen"], **settings
-        )
-
-    def get_block_name(self) -> str:
-        return "image"
-
-    # pyrefly: ignore [bad-override]
-    def preprocess(self, payload: ImageData | None) -> Upload | None:
-        if payload is None:
-            return None
-        if not payload.path:
-            raise gr.Error("Send the picture as a file, not as text.")
-        return Upload(path=Path(payload.path), name=Path(payload.orig_name or payload.path).name)
-
-    def move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        return super().move_resource_to_block_cache(_no_address(url_or_file_path))
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        return await super().async_move_resource_to_block_cache(_no_address(url_or_file_path))
+    What uses it leaves out Gradio's preprocessing, which would decode the file whatever its size; see `upload_from`.
+    No subclass of ours changes it: Gradio writes a file beside every module that defines one.
+    """
+    made = gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", buttons=["fullscreen"], **settings)
+    for name in ("move_resource_to_block_cache", "async_move_resource_to_block_cache"):
+        setattr(made, name, _for_files_only(getattr(made, name)))
+    return made
 
 
-def _no_address(place: str | Path | None) -> str | Path | None:
-    """The server fetches nothing for a visitor."""
-    if str(place).startswith(("http:", "https:")):
-        raise gr.Error("Send the picture itself, not its address.")
-    return place
+def _for_files_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Gradio would fetch a web address that stands in a file's place."""
+
+    def moved(place: str | Path | None) -> Any:
+        if str(place).startswith(("http:", "https:")):
+            raise gr.Error("Send the picture itself, not its address.", print_exception=False)
+        return move(place)
+
+    return moved
+
+
+def upload_from(value: dict[str, Any] | None) -> Upload | None:
+    """What a browser or a program sends in the place of a picture; Gradio has seen that its file was uploaded.
+
+    Raises:
+        InputError: it is no file.
+    """
+    if value is None:
+        return None
+    path = value.get("path") if isinstance(value, dict) else None
+    if not path:
+        raise InputError("picture must be sent as a file; upload it first.")
+    return Upload(path=Path(path), name=Path(value.get("orig_name") or path).name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,7 @@ class ClipTab:
     """The components of one mode's tab."""
 
     text: TabText
-    pictures: list[Picture]
+    pictures: list[gr.Image]
     prompt: gr.Textbox
     options: list[gr.components.Component]  # in the order of `controls`
     make: gr.Button
@@ -176,13 +181,13 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
     with gr.Tab(text.title, id=text.mode, elem_id=f"tab-{text.mode}"):
         gr.HTML(f'<p class="lead">{text.lead}</p>', js_on_load=None)
         with gr.Row():
-            pictures = [Picture(label, height=230, min_width=200) for label in text.pictures]
+            pictures = [picture(label, height=230, min_width=200) for label in text.pictures]
         prompt = gr.Textbox(
             label="What happens", placeholder=text.prompt, lines=2, max_length=4000, submit_btn=False, autofocus=False
         )
         frequent = [control for control in controls() if control.is_frequent]
         with gr.Row(elem_classes="frequent"):
-            built = {control.name: build(control, preset, min_width=150) for control in frequent}
+            built = {control.name: build(control, preset, min_width=230) for control in frequent}
         with gr.Row():
             make = gr.Button(text.button, variant="primary", scale=3, elem_id=f"make-{text.mode}")
             cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id=f"cancel-{text.mode}")
@@ -197,6 +202,7 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
             label="Examples: choose one, then press the button",
             elem_id=f"examples-{text.mode}",
             api_visibility="private",
+            preload=False,
         )
     options = [built[control.name] for control in controls()]
     return ClipTab(

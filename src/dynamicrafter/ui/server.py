@@ -7,7 +7,10 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse
 
 from dynamicrafter import __version__
 from dynamicrafter.errors import InputError
@@ -16,9 +19,6 @@ from dynamicrafter.ui.guard import Guard, visit_of
 from dynamicrafter.ui.results import PLAYED
 from dynamicrafter.ui.service import Service
 from dynamicrafter.ui.settings import ServerSettings, Users
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 _WRONG_PASSWORD_PAUSE = 1.0  # seconds, so that guessing takes long
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -36,7 +36,6 @@ def build_app(service: Service, users: Users) -> Any:
         GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(service.uploads), HF_HUB_DISABLE_TELEMETRY="1"
     )
     import gradio as gr
-    from fastapi import FastAPI
 
     from dynamicrafter.ui.actions import connect
     from dynamicrafter.ui.api import add_api
@@ -81,9 +80,6 @@ def _login(users: Users) -> Callable[[str, str], Any]:
 
 
 def _add_routes(app: FastAPI, service: Service) -> None:
-    from fastapi import HTTPException, Request
-    from fastapi.responses import FileResponse
-
     @app.get("/healthz")
     def healthz() -> dict[str, Any]:
         waiting, running = service.queue.counts
