@@ -181,7 +181,10 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
     with gr.Tab(text.title, id=text.mode, elem_id=f"tab-{text.mode}"):
         gr.HTML(f'<p class="lead">{text.lead}</p>', js_on_load=None)
         with gr.Row():
-            pictures = [picture(label, height=230, min_width=200) for label in text.pictures]
+            pictures = [
+                picture(label, height=230, min_width=200, elem_id=f"picture-{text.mode}-{place}")
+                for place, label in enumerate(text.pictures)
+            ]
         prompt = gr.Textbox(
             label="What happens", placeholder=text.prompt, lines=2, max_length=4000, submit_btn=False, autofocus=False
         )

@@ -31,9 +31,14 @@ def build_app(service: Service, users: Users) -> Any:
         service: everything behind the page.
         users: who may log in; none, and everybody who reaches the page may use it.
     """
-    # Read when gradio is imported or draws: no reports to anybody, and no files outside the service's folder.
+    # Read when gradio is imported or draws: no reports to anybody, no files outside the service's folder, and no
+    # statistics of its own, for which it would load pandas.
     os.environ.update(
-        GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(service.uploads), HF_HUB_DISABLE_TELEMETRY="1"
+        GRADIO_ANALYTICS_ENABLED="False",
+        GRADIO_TEMP_DIR=str(service.uploads),
+        GRADIO_ANALYTICS_CACHE_FREQUENCY=str(2**31),
+        GRADIO_ANALYTICS_MAX_EVENTS="100",
+        HF_HUB_DISABLE_TELEMETRY="1",
     )
     import gradio as gr
 

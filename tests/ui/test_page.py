@@ -1,0 +1,216 @@
+"""The page in a browser, as a person goes through it."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dynamicrafter.media.video import read_clip
+from ui_site import ROCKET
+
+pytestmark = pytest.mark.xdist_group("page")
+
+
+def tab(page, mode):
+    """Go to a mode's tab and make its clips quick."""
+    page.get_by_role("tab", name=mode.capitalize()).click()
+    panel = page.locator(f"#tab-{mode}")
+    panel.get_by_label("Steps").fill("2")
+    panel.get_by_label("number input for Frames").fill("3")
+    return panel
+
+
+def give(panel, *pictures):
+    for place, picture in enumerate(pictures):
+        slot = panel.locator(f"[id^=picture-][id$='-{place}']")
+        slot.locator("input[type=file]").set_input_files(picture)
+        slot.locator("img").wait_for()
+
+
+def made(page, mode):
+    page.locator(f"#status-{mode} .done").wait_for()
+    return page.locator("#gallery article").first
+
+
+@pytest.mark.parametrize(("mode", "count"), [("animate", 1), ("interpolate", 2), ("loop", 1)])
+def test_a_person_makes_a_clip_in_each_tab_and_uses_it_again(visit, mode, count):
+    page = visit()
+    panel = tab(page, mode)
+    give(panel, *[ROCKET] * count)
+    panel.get_by_label("What happens").fill("the camera pans left")
+    page.locator(f"#make-{mode}").click()
+    card = made(page, mode)
+    assert card.locator("h3").inner_text() == "the camera pans left"
+    assert page.wait_for_function("document.querySelector('#gallery video').readyState >= 2")
+    panel.get_by_label("What happens").fill("something else")
+    panel.get_by_label("Steps").fill("")
+    card.get_by_role("button", name="Use again").click()
+    page.locator(f"#status-{mode}").get_by_text("Filled in from your clip").wait_for()
+    assert panel.get_by_label("What happens").input_value() == "the camera pans left"
+    assert panel.get_by_label("Steps").input_value() == "2"
+    page.locator(f"#make-{mode}").click()
+    page.locator("#gallery article").nth(1).wait_for()
+
+
+def test_an_example_fills_the_tab_and_runs_and_downloads_in_every_format(visit, tmp_path):
+    page = visit()
+    panel = tab(page, "animate")
+    panel.locator("#examples-animate tr.tr-body").first.click()
+    panel.locator(".image-container img").first.wait_for()
+    assert panel.get_by_label("What happens").input_value() == "the camera pans left"
+    page.locator("#make-animate").click()
+    card = made(page, "animate")
+    kept = {}
+    for link in card.locator(".downloads a").all():
+        with page.expect_download() as download:
+            link.click()
+        name = download.value.suggested_filename
+        assert re.fullmatch(r"the-camera-pans-left-123\.\w+", name)
+        kept[name.rpartition(".")[2]] = tmp_path / name
+        download.value.save_as(tmp_path / name)
+    assert set(kept) == {"mp4", "webm", "gif", "webp", "npy", "zip"}
+    exact, _ = read_clip(kept["npy"])
+    assert exact.shape == (3, 128, 128, 3)
+    played, _ = read_clip(kept["mp4"])
+    assert np.abs(exact.astype(int) - played.astype(int)).mean() < 4
+
+
+def test_what_is_wrong_is_said_in_words_below_the_button(visit, tmp_path):
+    page = visit()
+    panel = tab(page, "animate")
+    alert = panel.get_by_role("alert")
+    page.locator("#make-animate").click()
+    alert.get_by_text("Choose the picture first.").wait_for()
+    damaged = tmp_path / "holiday.png"
+    damaged.write_bytes(b"no picture at all")
+    panel.locator("input[type=file]").first.set_input_files(damaged)
+    panel.locator("img").first.wait_for(state="attached")
+    page.locator("#make-animate").click()
+    alert.get_by_text("Holiday.png is no picture that can be read here").wait_for()
+    panel.get_by_label("Steps").fill("many")
+    page.locator("#make-animate").click()
+    alert.get_by_text("Steps must be a number, got 'many'.").wait_for()
+    panel.get_by_label("Steps").fill("31")
+    page.locator("#make-animate").click()
+    alert.get_by_text("Steps must be at most 30 on this server, got 31; try 30.").wait_for()
+    assert "/" not in alert.inner_text()  # no path of the server
+
+
+def test_a_job_can_be_cancelled_and_the_next_one_runs(visit, site):
+    page = visit()
+    panel = tab(page, "animate")
+    give(panel, ROCKET)
+    site.engine.go.clear()
+    page.locator("#make-animate").click()
+    page.get_by_role("progressbar").wait_for()
+    page.locator("#cancel-animate").click()
+    site.engine.go.set()
+    panel.get_by_text("Cancelled. Nothing was kept.").wait_for()
+    page.locator("#make-animate").click()
+    made(page, "animate")
+    assert page.locator("#gallery article").count() == 1
+
+
+def test_two_visitors_wait_in_line_and_see_their_own_clips_only(visit, site):
+    one, two = visit(), visit()
+    site.engine.go.clear()
+    for page, words in ((one, "the camera pans left"), (two, "nothing moves")):
+        panel = tab(page, "animate")
+        give(panel, ROCKET)
+        panel.get_by_label("What happens").fill(words)
+        page.locator("#make-animate").click()
+        page.get_by_role("progressbar").wait_for()
+    two.get_by_text("Next in line").wait_for()
+    site.engine.go.set()
+    assert made(one, "animate").locator("h3").inner_text() == "the camera pans left"
+    card = made(two, "animate")
+    assert card.locator("h3").inner_text() == "nothing moves"
+    assert two.locator("#gallery article").count() == 1
+    address = f"{site.url}{card.locator('video').get_attribute('src')}"
+    assert two.request.get(address).status == 200
+    assert one.request.get(address).status == 404
+
+
+def test_a_reload_in_the_middle_loses_nothing(visit, site):
+    page = visit()
+    panel = tab(page, "loop")
+    give(panel, ROCKET)
+    site.engine.go.clear()
+    page.locator("#make-loop").click()
+    page.get_by_role("progressbar").wait_for()
+    page.reload()
+    page.locator("#status-loop").get_by_role("progressbar").wait_for()
+    site.engine.go.set()
+    made(page, "loop")
+    page.reload()
+    page.locator("#gallery article").wait_for()
+
+
+def test_a_job_that_crashes_leaves_the_page_up(visit, site, caplog):
+    page = visit()
+    panel = tab(page, "animate")
+    give(panel, ROCKET)
+    site.engine.fails.append(RuntimeError("a secret of the server"))
+    page.locator("#make-animate").click()
+    said = panel.get_by_role("alert")
+    said.get_by_text("Something went wrong on the server").wait_for()
+    assert "secret" not in said.inner_text()
+    assert "a secret of the server" in caplog.text
+    page.locator("#make-animate").click()
+    made(page, "animate")
+
+
+def test_it_works_by_keyboard(visit):
+    page = visit()
+    page.get_by_role("tab", name="Animate").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#tab-interpolate").get_by_label("What happens").wait_for()
+    page.locator("#tab-interpolate").get_by_label("What happens").focus()
+    reached = ""
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        reached = page.evaluate("document.activeElement.id")
+        if reached == "make-interpolate":
+            break
+    assert reached == "make-interpolate"
+    page.keyboard.press("Enter")
+    page.locator("#tab-interpolate").get_by_role("alert").get_by_text("Choose both pictures first.").wait_for()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_without_scrolling_sideways_in_light_and_dark(visit, scheme):
+    page = visit(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    for mode in ("Animate", "Interpolate", "Loop"):
+        page.get_by_role("tab", name=mode).click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+    assert brightness < 60 if scheme == "dark" else brightness > 200
+
+
+def test_nothing_is_fetched_from_elsewhere_and_nothing_breaks(visit, site):
+    page = visit()
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.reload()
+    page.locator("#gallery").get_by_text("Your clips will appear here").wait_for()
+    for mode in ("Interpolate", "Loop", "Animate"):
+        page.get_by_role("tab", name=mode).click()
+    page.get_by_role("button", name="More options").first.click()
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((site.url, "data:", "blob:"))] == []
+    assert wrong == []
+
+
+def test_a_large_picture_is_refused_in_words(visit, tmp_path):
+    page = visit()
+    panel = tab(page, "animate")
+    wide = tmp_path / "wide.png"
+    Image.new("L", (11_000, 5_000)).save(wide)  # 55 megapixels in few bytes
+    give(panel, wide)
+    page.locator("#make-animate").click()
+    panel.get_by_role("alert").get_by_text("Wide.png has more than 50 megapixels; scale it down first.").wait_for()
