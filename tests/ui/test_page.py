@@ -164,7 +164,7 @@ def test_a_job_that_crashes_leaves_the_page_up(visit, site, caplog):
 def test_it_works_by_keyboard(visit):
     page = visit()
     page.get_by_role("tab", name="Animate").focus()
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.locator("#tab-interpolate").get_by_label("What happens").wait_for()
     page.locator("#tab-interpolate").get_by_label("What happens").focus()

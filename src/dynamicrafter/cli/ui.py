@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
+from dynamicrafter import hub
 from dynamicrafter.animator.adapters import parse_adapters
 from dynamicrafter.cli.console import hush_loading_bars, importing, say
 from dynamicrafter.errors import InputError
+from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.ui.settings import AUTH_VARIABLE, ServerSettings, read_users
 
 Several = UseAppendAction[Annotated[tuple[str, ...], arg(help_behavior_hint="")]]
@@ -72,7 +74,7 @@ def run(command: UiCommand) -> None:
         raise InputError('the page needs gradio, which is not installed; run `pip install "dynamicrafter[ui]"`.')
     with importing():
         from dynamicrafter.animator.devices import choose_device, choose_dtype
-        from dynamicrafter.ui.catalogue import AUTOMATIC, Catalogue
+        from dynamicrafter.ui.catalogue import Catalogue
         from dynamicrafter.ui.engine import Engine
         from dynamicrafter.ui.server import address_of, build_app, open_socket, serve
         from dynamicrafter.ui.service import Service
@@ -85,8 +87,6 @@ def run(command: UiCommand) -> None:
     hush_loading_bars()
     opened = open_socket(settings)
     catalogue = Catalogue(start, downloads=not settings.no_downloads)
-    if start:
-        catalogue.find(AUTOMATIC, "animate")
     service = Service(settings, catalogue, [Engine(str(device), engine.dtype) for device in devices])
     try:
         app = build_app(service, users)
@@ -103,11 +103,17 @@ def run(command: UiCommand) -> None:
 
 
 def _start(flags: EngineFlags) -> dict[str, Any]:
-    """Arguments of `Animator.from_pretrained` for the model to begin with; none where none is named."""
+    """Arguments of `Animator.from_pretrained` for the model to begin with; none where none is named.
+
+    Raises:
+        InputError: no such model or adapters, or flags that go with a model and none is named.
+    """
     if flags.model is None:
         if flags.lora or flags.preset or flags.encoders:
             raise InputError("lora, preset and encoders go with a model; name it with --model.")
         return {}
+    if not flags.model.startswith(SEEDED):
+        hub.resolve(flags.model)
     start: dict[str, Any] = {"model": flags.model, "lora": parse_adapters(flags.lora)}
     if flags.preset is not None:
         start["preset"] = flags.preset

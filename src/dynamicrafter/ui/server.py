@@ -125,6 +125,7 @@ def open_socket(settings: ServerSettings) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind(address)
+        opened.listen(128)  # from now on, callers wait instead of being turned away
     except OSError as error:
         opened.close()
         raise InputError(
