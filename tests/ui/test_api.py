@@ -30,7 +30,7 @@ def test_the_same_seed_gives_the_same_frames_as_the_command_line(client, tmp_pat
         path, details = client.predict(**dict.fromkeys(pictures, handle_file(ROCKET)), **asked, api_name=f"/{mode}")
         np.testing.assert_array_equal(np.load(path), np.load(f"{mode}.npy"))
         assert details["options"]["seed"] == 7
-        assert [picture["path"] for picture in details["pictures"]] == [ROCKET.name] * len(pictures)
+        assert [picture["name"] for picture in details["pictures"]] == [ROCKET.name] * len(pictures)
 
 
 def test_the_server_keeps_nothing_of_a_finished_call_but_what_it_hands_out(client, site):

@@ -118,4 +118,7 @@ def _handed_over(result: Result, form: str, service: Service) -> tuple[str, dict
     target = folder / f"{result.name}{file.suffix}"
     shutil.copyfile(file, target)
     service.results.remove(result.token, result.owner)
-    return str(target), {**result.metadata, "seconds": round(result.seconds, 2), "notes": list(result.notes)}
+    details = {**result.metadata, "seconds": round(result.seconds, 2), "notes": list(result.notes)}
+    for kind in ("pictures", "lora"):  # Gradio takes whatever has a "path" for a file to be fetched
+        details[kind] = [{"name": each.pop("path"), **each} for each in map(dict, details[kind])]
+    return str(target), details

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dynamicrafter.ui.catalogue import ModelChoice
@@ -65,11 +66,7 @@ class Engine:
             )
             preview = Previewer(animator.pipeline, report.on_preview)
             [clip] = animator.run([shot], on_step=report.on_step, on_denoised=preview)
-        named = [
-            {**kept, "path": picture.name}
-            for kept, picture in zip(clip.metadata["pictures"], request.pictures, strict=True)
-        ]
-        return replace(clip, metadata={**clip.metadata, "pictures": named})
+        return replace(clip, metadata=without_paths(clip.metadata, request))
 
     def _animator(self, model: ModelChoice, report: Report) -> Animator:
         if self._loaded is not None and self._loaded[0] == model:
@@ -82,6 +79,16 @@ class Engine:
         animator.pipeline.set_progress_bar_config(disable=True)
         self._loaded = (model, animator)
         return animator
+
+
+def without_paths(metadata: dict[str, Any], request: ClipRequest) -> dict[str, Any]:
+    """A clip's metadata as its owner may see them: no folder of this machine, and pictures by their owner's names."""
+    pictures = [
+        {**kept, "path": picture.name} for kept, picture in zip(metadata["pictures"], request.pictures, strict=True)
+    ]
+    loras = [{**adapter, "path": Path(adapter["path"]).name} for adapter in metadata["lora"]]
+    model = {**metadata["model"], "name": Path(metadata["model"]["name"]).name}
+    return {**metadata, "pictures": pictures, "lora": loras, "model": model}
 
 
 def _load(**settings: Any) -> Animator:
