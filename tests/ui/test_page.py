@@ -17,7 +17,7 @@ def tab(page, mode):
     page.get_by_role("tab", name=mode.capitalize()).click()
     panel = page.locator(f"#tab-{mode}")
     panel.get_by_label("Steps").fill("2")
-    panel.get_by_label("number input for Frames").fill("3")
+    panel.get_by_label("Frames", exact=True).fill("3")
     return panel
 
 

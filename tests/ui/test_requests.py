@@ -1,5 +1,7 @@
 """What is asked for is checked before it waits, and models are chosen from a list."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from huggingface_hub import constants
@@ -60,6 +62,12 @@ def test_a_request_within_the_limits_passes(photo):
 def test_a_request_beyond_a_limit_is_refused_in_words(photo, options, message):
     with pytest.raises(InputError, match=r"^" + message.replace(".", r"\.")):
         check_request(asked(photo, **options), LIMITS)
+
+
+def test_a_size_that_follows_the_picture_is_held_to_the_limit_too(photo):
+    Image.new("RGB", (640, 64), "red").save(photo.path)
+    with pytest.raises(InputError, match=r"^size must be at most 9000 pixels in all on this server"):
+        check_request(asked(photo, size="auto"), replace(LIMITS, max_size=9000))
 
 
 def test_pictures_are_refused_by_their_owners_name_for_them(photo):

@@ -120,5 +120,9 @@ def _handed_over(result: Result, form: str, service: Service) -> tuple[str, dict
     service.results.remove(result.token, result.owner)
     details = {**result.metadata, "seconds": round(result.seconds, 2), "notes": list(result.notes)}
     for kind in ("pictures", "lora"):  # Gradio takes whatever has a "path" for a file to be fetched
-        details[kind] = [{"name": each.pop("path"), **each} for each in map(dict, details[kind])]
+        details[kind] = [_with_name(each) for each in result.metadata[kind]]
     return str(target), details
+
+
+def _with_name(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"name": entry["path"], **{name: value for name, value in entry.items() if name != "path"}}

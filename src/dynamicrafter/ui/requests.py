@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dynamicrafter.animator.options import AnimateOptions, Mode, check_prompt, unwarned
+from dynamicrafter.animator.options import AnimateOptions, Mode, check_prompt
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.pictures import FORMATS, read_picture
 from dynamicrafter.presets import PRESETS
@@ -52,11 +52,9 @@ def check_request(request: ClipRequest, settings: ServerSettings) -> None:
     """
     check_prompt("prompt", request.prompt)
     check_prompt("negative", request.options.negative)
-    with unwarned():  # the run itself warns
-        options = request.options.resolved(request.model.preset or PRESETS["512"], mode=request.mode)
-    _check_limits(options, settings)
-    for picture in request.pictures:
-        check_picture(picture, settings)
+    sizes = [check_picture(picture, settings) for picture in request.pictures]
+    preset = request.model.preset or PRESETS["512"]
+    _check_limits(request.options.resolved(preset, mode=request.mode, picture=sizes[0]), settings)
 
 
 def _check_limits(options: AnimateOptions, settings: ServerSettings) -> None:
@@ -73,8 +71,11 @@ def _check_limits(options: AnimateOptions, settings: ServerSettings) -> None:
             )
 
 
-def check_picture(picture: Upload, settings: ServerSettings) -> None:
+def check_picture(picture: Upload, settings: ServerSettings) -> tuple[int, int]:
     """Look at a picture's size before decoding it, then decode it.
+
+    Returns:
+        Height and width.
 
     Raises:
         InputError: too large, or no picture; names it as its owner does.
@@ -83,11 +84,12 @@ def check_picture(picture: Upload, settings: ServerSettings) -> None:
         if picture.path.stat().st_size > settings.max_upload * 10**6:
             raise InputError(f"{picture.name} has more than {settings.max_upload} megabytes; scale it down first.")
         _check_pixels(picture, settings)
-        read_picture(picture.path)
+        pixels = read_picture(picture.path)
     except FileNotFoundError:
         raise InputError(f"{picture.name} is no longer on the server; choose it again.") from None
     except InputError as error:
         raise InputError(str(error).replace(str(picture.path), picture.name)) from None
+    return pixels.height, pixels.width
 
 
 def _check_pixels(picture: Upload, settings: ServerSettings) -> None:
