@@ -188,17 +188,22 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
         prompt = gr.Textbox(
             label="What happens", placeholder=text.prompt, lines=2, max_length=4000, submit_btn=False, autofocus=False
         )
-        frequent = [control for control in controls() if control.is_frequent]
+
+        def drawn(frequent: bool) -> dict[str, gr.components.Component]:
+            return {
+                control.name: build(control, preset, min_width=230, elem_id=f"option-{text.mode}-{control.name}")
+                for control in controls()
+                if control.is_frequent == frequent
+            }
+
         with gr.Row(elem_classes="frequent"):
-            built = {control.name: build(control, preset, min_width=230) for control in frequent}
+            built = drawn(frequent=True)
         with gr.Row():
             make = gr.Button(text.button, variant="primary", scale=3, elem_id=f"make-{text.mode}")
             cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id=f"cancel-{text.mode}")
         status = gr.HTML(js_on_load=None, elem_id=f"status-{text.mode}")
         with gr.Accordion("More options", open=False), gr.Row():
-            built |= {
-                control.name: build(control, preset, min_width=200) for control in controls() if not control.is_frequent
-            }
+            built |= drawn(frequent=False)
         gr.Examples(
             [[*(str(PICTURES / name) for name in names), words] for names, words in text.examples],
             inputs=[*pictures, prompt],
