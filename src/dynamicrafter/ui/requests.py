@@ -52,9 +52,12 @@ def check_request(request: ClipRequest, settings: ServerSettings) -> None:
     """
     check_prompt("prompt", request.prompt)
     check_prompt("negative", request.options.negative)
-    sizes = [check_picture(picture, settings) for picture in request.pictures]
     preset = request.model.preset or PRESETS["512"]
-    _check_limits(request.options.resolved(preset, mode=request.mode, picture=sizes[0]), settings)
+    options = request.options.resolved(preset, mode=request.mode)
+    _check_limits(options, settings)
+    sizes = [check_picture(picture, settings) for picture in request.pictures]
+    if options.size == "auto":  # which only the picture tells
+        _check_limits(options.resolved(preset, mode=request.mode, picture=sizes[0]), settings)
 
 
 def _check_limits(options: AnimateOptions, settings: ServerSettings) -> None:
