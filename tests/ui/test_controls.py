@@ -1,13 +1,14 @@
 """Controls derive from the options' dataclass, and give the same options back."""
 
 from dataclasses import fields
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamicrafter import AnimateOptions
+from dynamicrafter.animator.options import Quality
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import BUNDLED, PRESETS
 from dynamicrafter.randomness import MAX_SEED
@@ -61,6 +62,9 @@ def test_motion_has_the_presets_range_and_says_which_way_moves_more(preset):
     negative=st.text(max_size=20).map(str.strip),
     deterministic=st.booleans(),
     motion=st.integers(8, 24),
+    sampler=st.sampled_from([None, "ddim"]),
+    guidance_interval=st.none() | st.just((200, 800)),
+    quality=st.sampled_from([None, *get_args(Quality)]),
 )
 def test_what_is_shown_of_options_reads_back_as_the_same_options(**values):
     options = AnimateOptions(**values)
@@ -73,6 +77,7 @@ def test_what_is_shown_of_options_reads_back_as_the_same_options(**values):
     [
         ({"steps": "many"}, "steps must be a number, got 'many'."),
         ({"seed": "1.5"}, "seed must be a number, got '1.5'."),
+        ({"guidance_interval": "some"}, "guidance_interval must be two timesteps, such as 200-800, got 'some'."),
         ({"size": "large"}, "size must be width x height in pixels, such as 1024x576, got 'large'."),
         ({"colour": "red"}, "unknown options colour; known are"),
         ({"deterministic": "yes"}, "deterministic must be of type bool, got 'yes'."),

@@ -16,14 +16,14 @@ from itertools import pairwise
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from dynamicrafter.animator.options import AnimateOptions, parse_size
+from dynamicrafter.animator.options import AnimateOptions, parse_interval, parse_size
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import Preset
 
 if TYPE_CHECKING:
     import gradio as gr
 
-Kind = Literal["whole", "real", "text", "size", "switch", "choice"]
+Kind = Literal["whole", "real", "text", "size", "interval", "switch", "choice"]
 
 FREQUENT = ("motion", "frames", "steps", "seed")  # in sight; the others are folded
 FINEST_SLIDER = 100  # positions; a finger can't hit more
@@ -76,7 +76,7 @@ def _control(name: str, hint: Any, help: str) -> Control:  # noqa: A002
     kinds = [part for part in parts if part is not NoneType and get_origin(part) is not Literal]
     kind: Kind
     if any(get_origin(part) is tuple for part in kinds):
-        kind = "size"
+        kind = "size" if name == "size" else "interval"
     elif not kinds and words:
         kind = "choice"
     else:
@@ -117,7 +117,9 @@ def look(control: Control, preset: Preset) -> dict[str, Any]:
     if control.kind == "switch":
         return {"component": "Checkbox", "value": value, **info}
     if control.kind == "choice":
-        return {"component": "Dropdown", "choices": list(control.choices), "value": value, **info}
+        usual = [(f"{value or 'none'} ({MODELS_OWN})", "")] if control.optional else []
+        choices = [*usual, *((name, name) for name in control.choices)]
+        return {"component": "Dropdown", "choices": choices, "value": "" if control.optional else value, **info}
     if control.kind == "text":
         return {"component": "Textbox", "value": "", "max_length": 4000, **info}
     low, high = control.low, control.high
@@ -127,14 +129,22 @@ def look(control: Control, preset: Preset) -> dict[str, Any]:
         lively = "larger" if motion.lively > motion.calm else "smaller"
         info = {"info": f"{motion.unit.capitalize()}; {lively} moves more"}
     whole = control.kind == "whole"
-    if not control.choices and low is not None and high is not None:
+    # A slider always says something, where an optional value may also be left to the model, or to another option.
+    if (
+        (not control.optional or control.name == "motion")
+        and not control.choices
+        and low is not None
+        and high is not None
+    ):
         step = 1 if whole else (high - low) / FINEST_SLIDER
-        if (high - low) / step <= FINEST_SLIDER and (value is not None):
+        if (high - low) / step <= FINEST_SLIDER:
             return {"component": "Slider", "minimum": low, "maximum": high, "step": step, "value": value, **info}
     # No number field: Gradio's can't stay empty, and a browser rounds large seeds in it.
     if not control.optional:
         return {"component": "Textbox", "value": _written(value), "max_length": 24, **info}
     usual = "none" if value is None else _written(value)
+    if control.kind == "interval":
+        usual = "all" if value is None else f"{value[0]}-{value[1]}"
     placeholder = " or ".join([f"{usual} ({MODELS_OWN})", *control.choices])
     return {"component": "Textbox", "value": "", "placeholder": placeholder, "max_length": 24, **info}
 
@@ -173,8 +183,10 @@ def _read(control: Control, value: Any) -> Any:
                 return float(text)
             if control.kind == "size":
                 return parse_size(text)
+            if control.kind == "interval":
+                return parse_interval(text)
         except ValueError as error:
-            rule = str(error) if control.kind == "size" else f"must be a number, got {text[:40]!r}."
+            rule = str(error) if control.kind in ("size", "interval") else f"must be a number, got {text[:40]!r}."
             raise InputError(f"{control.name} {rule}") from None
     if control.kind == "whole" and isinstance(value, float) and value.is_integer():  # browsers know no other numbers
         return int(value)
@@ -190,4 +202,6 @@ def _shown(control: Control, value: Any, preset: Preset) -> Any:
     usual = look(control, preset)
     if value is None:
         return usual["value"]
+    if control.kind == "interval":
+        return f"{value[0]}-{value[1]}"
     return _written(value) if usual["component"] == "Textbox" else value

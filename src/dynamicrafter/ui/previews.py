@@ -40,18 +40,21 @@ class Previewer:
         self, pipeline: DynamiCrafterPipeline, show: Show, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._pipeline, self._show, self._clock = pipeline, show, clock
-        # Networks that are moved to the device one after the other would be moved twice for every strip.
-        self._possible = not getattr(pipeline, "_all_hooks", [])
         self._due = clock() + LEAST_PAUSE
 
     def __call__(self, denoised: Tensor) -> None:
         """Args: denoised: (b, 4, f, h, w), of which the first clip is shown."""
         began = self._clock()
-        if not self._possible or began < self._due:
+        if began < self._due or self._would_move():
             return
         self._show(data_address(self._strip(denoised[:1])))
         ended = self._clock()
         self._due = ended + max(LEAST_PAUSE, (ended - began) / MOST_SHARE)
+
+    def _would_move(self) -> bool:
+        """Whether networks come to the device one after the other; a strip would move them twice."""
+        plan = self._pipeline.residency.plan
+        return bool(getattr(self._pipeline, "_all_hooks", []) or (plan is not None and plan.leaving))
 
     def _strip(self, latents: Tensor) -> Image.Image:
         import torch.nn.functional as F
