@@ -35,8 +35,8 @@ def test_a_field_that_is_added_later_gets_a_control_by_its_type():
     assert kinds["window"].optional
     assert (kinds["sampler"].kind, kinds["sampler"].choices) == ("choice", ("ddim", "dpm"))
     assert kinds["pinned"].kind == "switch"
-    area = module._control("area", tuple[int, int] | Literal["auto"] | None, "")
-    assert (area.kind, area.choices, area.optional) == ("size", ("auto",), True)
+    size = module._control("size", tuple[int, int] | Literal["auto"] | None, "")
+    assert (size.kind, size.choices, size.optional) == ("size", ("auto",), True)
 
 
 @pytest.mark.parametrize("preset", EVERY_PRESET, ids=lambda preset: preset.name)
