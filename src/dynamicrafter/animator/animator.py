@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -43,6 +43,7 @@ from dynamicrafter.units import parse_memory
 logger = logging.getLogger(__name__)
 
 OnDenoised = Callable[[torch.Tensor], None]
+
 
 class Animator:
     """A model ready to make clips.
