@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -20,6 +20,7 @@ from dynamicrafter.animator.keys import KeyShot, join_gaps, match_colours
 from dynamicrafter.animator.memory import ClipNeeds, is_out_of_memory, remedy
 from dynamicrafter.animator.options import AnimateOptions, Mode
 from dynamicrafter.animator.shots import (
+    OnDenoised,
     OnStep,
     PictureLike,
     Shot,
@@ -41,8 +42,6 @@ from dynamicrafter.randomness import generator_for
 from dynamicrafter.units import parse_memory
 
 logger = logging.getLogger(__name__)
-
-OnDenoised = Callable[[torch.Tensor], None]
 
 
 class Animator:
@@ -236,7 +235,7 @@ class Animator:
         return self.run([shot_of("loop", settings, image=image, prompt=prompt)])[0]
 
     def run(
-        self, shots: Sequence[Shot], *, on_step: OnStep | None = None, on_denoised: OnDenoised | None = None
+        self, shots: Sequence[Shot], *, on_step: OnStep | None = None, on_denoised: OnDenoised = None
     ) -> list[Clip]:
         """Make several clips as one batch; each is what it would be alone, up to rounding.
 
@@ -318,9 +317,7 @@ class Animator:
             for clip, shot, used in zip(frames, shots, pictures, strict=True)
         ]
 
-    def run_through(
-        self, shot: KeyShot, *, on_step: OnStep | None = None, on_denoised: OnDenoised | None = None
-    ) -> Clip:
+    def run_through(self, shot: KeyShot, *, on_step: OnStep | None = None, on_denoised: OnDenoised = None) -> Clip:
         """Make a clip through key pictures, gap by gap.
 
         Pinned to the same latents, the end of one gap and the beginning of the next are the same frame, and the colours

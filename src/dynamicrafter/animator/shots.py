@@ -16,6 +16,7 @@ from dynamicrafter.media.pictures import picture_hash, read_picture
 
 PictureLike = str | Path | Image.Image | np.ndarray
 OnStep = Callable[[int, int], None]
+OnDenoised = Callable[[Any], None] | None  # gets a tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
