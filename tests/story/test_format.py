@@ -152,6 +152,11 @@ ERRORS = {
     "colour": ("shots:\n  - {title: a, seconds: 1,\n    color: xx}", ", line 3: colour 'xx' is unknown; write a name"),
     "background": ("shots:\n  - {title: a, seconds: 1,\n    background: gone.png}", ", line 3: {folder}/gone.png does"),
     "font": ("shots:\n  - {title: a, seconds: 1, font: red.png}", ", line 2: font {folder}/red.png can't be read"),
+    "no font": (
+        "shots:\n  - {title: a, seconds: 1, font: gone.ttf}",
+        ", line 2: font {folder}/gone.ttf does not exist",
+    ),
+    "control characters": ("model: a\x07\n", "this is no YAML that can be read (unacceptable character"),
     "sound": ("audio: red.png\n" + SHOT, ", line 1: {folder}/red.png is no sound that can be read here"),
     "no path": ("shots:\n  - {picture: ''}", ", line 2: picture must name a file, got ''."),
 }
@@ -166,6 +171,12 @@ def test_what_is_wrong_is_said_in_one_line_with_file_and_line(tmp_path, text, sa
     assert message.startswith(str(path))
     assert said.replace("{folder}", str(tmp_path)) in message
     assert "\n" not in message
+
+
+def test_a_cards_picture_fills_it_as_the_defaults_say(tmp_path):
+    card = "  - {title: a, frames: 1, background: red.png}\n  - {title: a, frames: 1, fit: stretch}\n"
+    story = read_story(write_story(tmp_path, f"defaults: {{fit: contain}}\nshots:\n{card}"))
+    assert [shot.look.fit for shot in story.shots] == ["contain", "stretch"]
 
 
 def test_files_that_are_no_stories_are_refused(tmp_path):

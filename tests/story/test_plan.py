@@ -131,6 +131,12 @@ def test_a_model_of_its_own_makes_the_transitions(tmp_path):
     assert [model["name"] for model in described(plan)["models"]] == ["seeded:tiny", "other"]
 
 
+def test_a_model_with_adapters_and_the_same_without_are_two_in_the_metadata(tmp_path):
+    dressed = replace(TINY, loras=(Adapter(path="a.safetensors", hash="1"),))
+    models = described(planned(tmp_path, model=dressed, transition_model=TINY))["models"]
+    assert [[lora["hash"] for lora in model["lora"]] for model in models] == [["1"], []]
+
+
 def test_without_a_size_all_frames_have_that_of_the_shots_preset(tmp_path):
     small = replace(TINY, preset=replace(TINY.preset, height=128, width=64))
     plan = planned(tmp_path, STORY.replace(", size: 64x64", ""), model=small, transition_model=TINY)

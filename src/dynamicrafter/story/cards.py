@@ -123,6 +123,8 @@ def _broken(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def _load(font: Path | None, letters: int) -> ImageFont.FreeTypeFont:
+    if font is not None and not font.is_file():  # a device could be read for ever
+        raise InputError(f"font {font} does not exist or is no file; name a .ttf or .otf file.")
     try:
         loaded = ImageFont.load_default(letters) if font is None else ImageFont.truetype(str(font), letters)
     except OSError as error:

@@ -245,12 +245,18 @@ def _card(item: Located, defaults: _Defaults, *, is_last: bool) -> TitleCard:
     background: str | Path = "black"
     if "background" in keys:
         background = background_of(keys["background"])
-    fit = _options({name: keys[name] for name in ("fit",) if name in keys}, item, mode="animate").options.fit
+    fit = keys.get("fit") or defaults.clip.places.get("fit")
     color = keys["color"].text("color") if "color" in keys else "white"
     if "color" in keys:
         located(keys["color"], lambda: check_color(color))
     return TitleCard(
-        look=CardLook(text=title, background=background, color=color, font=font, fit=fit),
+        look=CardLook(
+            text=title,
+            background=background,
+            color=color,
+            font=font,
+            fit=_options({} if fit is None else {"fit": fit}, item, mode="animate").options.fit,
+        ),
         num_frames=length.value,
         transition=_transition(keys.get("transition"), defaults, is_last=is_last),
         place=item,

@@ -113,7 +113,7 @@ def read_located(path: Path) -> Located:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or error
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
         raise InputError(f"{path}{line}: this is no YAML that can be read ({problem}).") from error
     except RecursionError:
         raise InputError(f"{path} is nested too deeply; a story needs four levels.") from None

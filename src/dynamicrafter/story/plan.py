@@ -115,7 +115,7 @@ def described(plan: Plan) -> dict[str, Any]:
     """
     with unwarned():
         options = plan.story.defaults.resolved(plan.model.preset, size=plan.size).as_dict()
-    models = {piece.model.name: piece.model for piece in plan.pieces} or {plan.model.name: plan.model}
+    models = dict.fromkeys(piece.model for piece in plan.pieces) or {plan.model: None}
     return {
         "mode": "story",
         "models": [
@@ -125,7 +125,7 @@ def described(plan: Plan) -> dict[str, Any]:
                 "hash": model.hash,
                 "lora": [adapter.as_dict() for adapter in model.loras],
             }
-            for model in models.values()
+            for model in models
         ],
         "story": plan.story.source,
         "options": options,
