@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -49,6 +50,20 @@ def test_pixels_rate_and_options_come_back_from_every_format(tmp_path, name):
         assert np.array_equal(frames, clip)
     else:
         assert min(psnr(found, wanted) for found, wanted in zip(frames, clip, strict=True)) > 30
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.webm"])
+def test_a_video_does_not_depend_on_the_number_of_cores(tmp_path, name):
+    cores = os.sched_getaffinity(0)
+    clip = panning(24, 128, 192)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        write_clip(tmp_path / f"one-{name}", clip, fps=8, metadata=OPTIONS)
+    finally:
+        os.sched_setaffinity(0, cores)
+    write_clip(tmp_path / f"all-{name}", clip, fps=8, metadata=OPTIONS)
+    one, every = (read_clip(tmp_path / f"{cores}-{name}")[0] for cores in ("one", "all"))
+    np.testing.assert_array_equal(one, every)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -38,18 +38,20 @@ class ClipFormat:
 
 
 _LEFT = ("chroma_sample_location", "left")
+# With more threads, x264's and libvpx's frames depend on how many there are, and x264's on which comes first.
+_ONE_THREAD = ("threads", "1")
 _H264 = Codec(
     name="libx264",
     worst_crf=51,
     default_crf=16,  # x264's manual puts "visually lossless" at 17 to 18
-    options=(("preset", "medium"), _LEFT),
+    options=(("preset", "medium"), _LEFT, _ONE_THREAD),
     container_options=(("movflags", "+faststart"),),
 )
 _VP9 = Codec(
     name="libvpx-vp9",
     worst_crf=63,
     default_crf=24,
-    options=(("b", "0"), ("deadline", "good"), ("cpu-used", "3"), ("row-mt", "1"), _LEFT),  # b=0: crf alone decides
+    options=(("b", "0"), ("deadline", "good"), ("cpu-used", "3"), _LEFT, _ONE_THREAD),  # b=0: crf alone decides
 )
 
 FORMATS: dict[str, ClipFormat] = {
