@@ -169,10 +169,8 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _as_yaml(config: TrainConfig) -> str:
-    try:
-        import yaml
-    except ImportError:
-        raise InputError('YAML needs PyYAML; run pip install "dynamicrafter[train]".') from None
+    import yaml
+
     return yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
 
 

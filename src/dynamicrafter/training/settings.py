@@ -64,12 +64,10 @@ def parse_yaml(text: str, *, name: str) -> Any:
     """A YAML value.
 
     Raises:
-        InputError: no YAML, or PyYAML is not installed.
+        InputError: no YAML.
     """
-    try:
-        import yaml
-    except ImportError:
-        raise InputError('YAML needs PyYAML; run pip install "dynamicrafter[train]".') from None
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
