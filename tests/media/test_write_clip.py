@@ -66,6 +66,19 @@ def test_a_video_does_not_depend_on_the_number_of_cores(tmp_path, name):
     np.testing.assert_array_equal(one, every)
 
 
+@pytest.mark.parametrize("width", [64, 128, 192, 320])
+def test_the_same_frames_give_the_same_video_each_time(tmp_path, width):
+    part, chance = panning(32, 64, 64), np.random.default_rng(0)
+    clip = np.concatenate([np.roll(part, 5 * index, axis=2) for index in range(width // 64)], axis=2)
+    seen = set()
+    for _ in range(4):
+        dirt = [chance.integers(0, 256, size, dtype=np.uint8) for size in chance.integers(1000, 400_000, 60)]
+        del dirt  # left in memory, for whoever reads more than is its own
+        write_clip(tmp_path / "clip.mp4", clip, fps=8, metadata=OPTIONS)
+        seen.add((tmp_path / "clip.mp4").read_bytes())
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_options_of_the_largest_size_come_back_from_every_format(tmp_path, name):
     options = {"curve": [[index] for index in range(8000)]}

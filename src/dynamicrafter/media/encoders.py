@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from dynamicrafter.errors import OutputError
+from dynamicrafter.media.formats import EVEN_WIDTH
 from dynamicrafter.media.notes import MAX_NOTE
 from dynamicrafter.media.sound import SoundTrack
 
@@ -63,10 +64,11 @@ def encode_video(
     from av.video.reformatter import ColorRange, Colorspace
 
     height, width = size
+    options = {**dict(codec.options), **dict(codec.uneven_options if width % EVEN_WIDTH else ()), "crf": str(crf)}
     try:
         with av.open(str(path), "w", format=kind, options=dict(codec.container_options)) as container:
             container.metadata["comment"] = note
-            stream = container.add_stream(codec.name, rate=fps, options={**dict(codec.options), "crf": str(crf)})
+            stream = container.add_stream(codec.name, rate=fps, options=options)
             assert isinstance(stream, av.VideoStream)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             context = stream.codec_context

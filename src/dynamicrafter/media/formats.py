@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from dynamicrafter.errors import InputError, OutputError
 from dynamicrafter.media.notes import MAX_FPS
 
+EVEN_WIDTH = 128  # pixels
 FormatName = Literal["mp4", "webm", "gif", "webp", "png", "npy"]
 
 
@@ -22,6 +23,7 @@ class Codec:
     default_crf: int
     options: tuple[tuple[str, str], ...]
     container_options: tuple[tuple[str, str], ...] = ()
+    uneven_options: tuple[tuple[str, str], ...] = ()  # for widths that are no multiple of `EVEN_WIDTH`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class ClipFormat:
 
 
 _LEFT = ("chroma_sample_location", "left")
-# With more threads, x264's and libvpx's frames depend on how many there are, and x264's on which comes first.
+# What x264 and libvpx make of the same frames depends on the number of threads.
 _ONE_THREAD = ("threads", "1")
 _H264 = Codec(
     name="libx264",
@@ -46,6 +48,9 @@ _H264 = Codec(
     default_crf=16,  # x264's manual puts "visually lossless" at 17 to 18
     options=(("preset", "medium"), _LEFT, _ONE_THREAD),
     container_options=(("movflags", "+faststart"),),
+    # x264's macroblock tree works on eight blocks of 16 pixels at a time, and takes what lies in memory behind a row of
+    # another length into account: the same frames become another film each time.
+    uneven_options=(("mbtree", "0"),),
 )
 _VP9 = Codec(
     name="libvpx-vp9",
