@@ -44,10 +44,10 @@ MEASURES: dict[Measure, str] = {
 INEXACT: frozenset[Measure] = frozenset({"tiles", "int8"})  # the others leave every bit
 
 # Activations of one UNet call at their peak: so many elements per base channel and latent element of the video, and the
-# parts in which the feed-forward widens its tokens. `accounting.count_call` finds 17 (one row) to 18 (several) at the
-# published widths, from 256×256 to 1024×1024 pixels, for 1 to 16 frames and in every dtype. Nothing grows faster than
-# the video, as fused attention keeps no matrix of pairs. PyTorch's own record on a CPU is the same to the byte.
-PEAK_PER_ELEMENT = 18
+# parts in which the feed-forward widens its tokens. `accounting.count_call` finds 16 (one row) to 17 (several) at the
+# published widths, for short clips and for long ones in windows, and in every dtype. Nothing grows faster than the
+# video, as fused attention keeps no matrix of pairs. PyTorch's own record on a CPU is the same to the byte.
+PEAK_PER_ELEMENT = 17
 PARTS_BYTES = 48 * 2**20
 # The same for the published autoencoder, per pixel and base channel, and for CLIP's towers, per token and channel.
 ENCODING_PER_PIXEL = 5.1
