@@ -68,9 +68,8 @@ def measure_tiles(picture: Path, size: tuple[int, int]) -> None:
     print(f"decoding in tiles: {psnr(tiled.numpy(), video.numpy()):.1f} dB")
     vae.enable_tiling()
     theirs = decode_frames(vae, latents[:, :, None], chunk_size=1)
-    print(
-        f"decoding in diffusers' tiles ({vae.tile_sample_min_size} pixels): {psnr(theirs.numpy(), video.numpy()):.1f} dB"
-    )
+    side = vae.tile_sample_min_size
+    print(f"decoding in diffusers' tiles of {side} pixels: {psnr(theirs.numpy(), video.numpy()):.1f} dB")
 
 
 def psnr(one: np.ndarray, two: np.ndarray) -> float:

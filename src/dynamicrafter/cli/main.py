@@ -103,6 +103,11 @@ _COMMANDS = {
         arguments="dynamicrafter.cli.inspect:InspectCommand",
         work="dynamicrafter.cli.inspect:run",
     ),
+    "bench": _SubCommand(
+        summary="measure how fast this machine is, without weights",
+        arguments="dynamicrafter.cli.bench:BenchCommand",
+        work="dynamicrafter.cli.bench:run",
+    ),
     "evaluate": _SubCommand(
         summary="measure clips against their prompts and pictures, or a model by its clips",
         arguments="dynamicrafter.cli.evaluate:EvaluateCommand",
