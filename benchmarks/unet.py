@@ -13,23 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
-import threading
-import time
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynamicrafter.architectures import FULL, TEXT_LENGTH
+from dynamicrafter.benchmarking.clock import PeakMemory, bytes_in_use, device_name, matmul_flop_per_second, seconds
 from dynamicrafter.checkpoints.networks import build_empty
 from dynamicrafter.models.unet import Context, DynamiCrafterUNet
 from dynamicrafter.presets import NUM_FRAMES, get_preset
 
 QUERIES_PER_FRAME = 16
-MATMUL_WIDTH = 2048  # large enough for a machine's full rate, small enough to be a fair neighbour to the layers
 
 
 def main() -> None:
@@ -139,64 +134,6 @@ def count_flop(*, batch: int, frames: int, size: tuple[int, int]) -> int:
     return counter.get_total_flops()
 
 
-def matmul_flop_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Rate of one square product, the best of several."""
-    left, right = (torch.randn(MATMUL_WIDTH, MATMUL_WIDTH, device=device, dtype=dtype) for _ in range(2))
-    best = min(seconds(lambda: left @ right, device) for _ in range(10))
-    return 2 * MATMUL_WIDTH**3 / best
-
-
-def seconds(run: object, device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
-    run()
-    synchronize(device)
-    return time.perf_counter() - start
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
-def bytes_in_use(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device)
-    if device.type == "mps":
-        return torch.mps.driver_allocated_memory()
-    return psutil.Process().memory_info().rss
-
-
-class PeakMemory:
-    """Most memory in use within a block: the allocator's own record on CUDA, elsewhere sampled every 5 ms."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.bytes = 0
-        self._done = threading.Event()
-        self._sampler = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            self._sampler.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            self.bytes = torch.cuda.max_memory_allocated(self.device)
-        else:
-            self._done.set()
-            self._sampler.join()
-
-    def _sample(self) -> None:
-        while not self._done.wait(0.005):
-            self.bytes = max(self.bytes, bytes_in_use(self.device))
-
-
 def print_profile(unet: nn.Module, inputs: dict[str, Tensor]) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
@@ -207,15 +144,6 @@ def print_profile(unet: nn.Module, inputs: dict[str, Tensor]) -> None:
     print(profile.key_averages().table(sort_by=key, row_limit=20, max_name_column_width=50))
     by_shape = profile.key_averages(group_by_input_shape=True)
     print(by_shape.table(sort_by=key, row_limit=40, max_name_column_width=40, max_shapes_column_width=70))
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu" and sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "cpu")
-    return device.type
 
 
 def show(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 from tyro.conf import UseAppendAction, arg
 
@@ -36,8 +36,8 @@ class BenchCommand:
     """The small model of the package alone: less than a minute on a modest machine."""
     dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: what suits the device)")] = None
     """Number format: float32, bfloat16 or float16."""
-    option: UseAppendAction[Annotated[tuple[Option, ...], arg(help_behavior_hint="")]] = ()
-    """What is timed; may be given several times (default: what says something of the device)."""
+    option: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="NAME", help_behavior_hint="")]] = ()
+    """plain, together, int8, blocks or compile; may be given several times (default: those that the device knows)."""
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best there is)")] = None
     """cpu, cuda, cuda:N or mps."""
     seconds: float = 180.0
@@ -87,6 +87,9 @@ def check(command: BenchCommand) -> None:
         raise InputError(f"calls must be between 1 and {_MOST_CALLS}, got {command.calls}; try 3.")
     if not 1 <= command.steps <= _MOST_CALLS:
         raise InputError(f"steps must be between 1 and {_MOST_CALLS}, got {command.steps}; try 2.")
+    unknown = next((name for name in command.option if name not in get_args(Option)), None)
+    if unknown is not None:
+        raise InputError(f"option must be one of {', '.join(get_args(Option))}, got {unknown!r}.")
 
 
 def _show_table(command: BenchCommand, machine: dict[str, Any], device: torch.device, dtype: str) -> None:
@@ -100,7 +103,7 @@ def _show_table(command: BenchCommand, machine: dict[str, Any], device: torch.de
     cases = combine(
         presets=(BUNDLED.name,) if command.quick else presets,
         dtypes=(dtype,) if command.dtype or dtype == "float32" else (dtype, "float32"),
-        options=command.option or _usual(device.type),
+        options=cast("tuple[Option, ...]", command.option) or _usual(device.type),
     )
     say("Reckoning what this machine can do…")
     rates = {name: matmul_flop_per_second(device, getattr(torch, name)) for name in {case.dtype for case in cases}}
