@@ -15,7 +15,7 @@ import pytest
 
 from dynamicrafter.animator.animator import Animator
 from dynamicrafter.cli import batch
-from dynamicrafter.jobs.maker import Maker, Setup, answer
+from dynamicrafter.jobs.maker import Hello, Maker, Setup, answer
 from dynamicrafter.media.video import read_clip, read_metadata
 from quick_jobs import ScriptedPool
 
@@ -177,6 +177,18 @@ def test_the_example_is_made_as_it_stands(cli, in_process, monkeypatch):
     assert sorted(done.out.split()) == ["out/left-2.mp4", "out/left.mp4", "out/right.mp4", "out/up.gif"]
     assert read_clip("out/up.gif")[0].shape == (8, 64, 64, 3)
     assert read_clip("out/left.mp4")[0].shape == (16, 64, 64, 3)
+
+
+def test_where_nobody_watches_a_line_now_and_then_says_how_much_is_left(monkeypatch, capfd):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    watcher = batch._Watcher(quiet=False)
+    watcher.advanced(0.0)  # before any worker is ready, nothing can be foretold
+    watcher.ready("worker 1", Hello("cpu", "", 0))
+    for seconds, share in ((10, 0.1), (20, 0.25), (25, 0.3), (60, 0.5)):
+        clock[0] = 100.0 + seconds
+        watcher.advanced(share)
+    assert capfd.readouterr().err.splitlines() == ["0/0 clips, 1:00 left", "0/0 clips, 1:00 left"]
 
 
 def start(folder, *words):

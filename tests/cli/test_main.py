@@ -18,6 +18,7 @@ LIGHT_WORDS = (
     ["interpolate", "-h"],
     ["loop", "-h"],
     ["story", "-h"],
+    ["batch", "-h"],
 )
 
 

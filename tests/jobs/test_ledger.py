@@ -12,13 +12,19 @@ from dynamicrafter.jobs import ledger
 from dynamicrafter.jobs.ledger import Entry, folder_locked, opened, read_entries
 
 
+@pytest.fixture
+def aside(tmp_path):
+    (tmp_path / "aside").mkdir()
+    return tmp_path / "aside"
+
+
 def entry(key, **values):
     return Entry(**({"key": key, "status": "done", "outputs": (f"{key}.mp4",), "made_from": {"seed": 1}} | values))
 
 
-def test_lines_come_back_as_they_were_written(tmp_path):
+def test_lines_come_back_as_they_were_written(tmp_path, aside):
     first, second = entry("a"), entry("b\n", status="failed", outputs=(), error="no\nluck", seconds=1.5)
-    with opened(tmp_path, {}) as account:
+    with opened(tmp_path, {}, aside=aside) as account:
         account.append([first])
         account.append([second])
     assert read_entries(tmp_path) == {"a": first, "b\n": second}
@@ -27,24 +33,24 @@ def test_lines_come_back_as_they_were_written(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 20, -1])
-def test_a_line_that_a_kill_cut_off_is_dropped_and_the_next_begins_anew(tmp_path, caplog, cut):
+def test_a_line_that_a_kill_cut_off_is_dropped_and_the_next_begins_anew(tmp_path, aside, caplog, cut):
     path = tmp_path / "results.jsonl"
-    with opened(tmp_path, {}) as account:
+    with opened(tmp_path, {}, aside=aside) as account:
         account.append([entry("a"), entry("b")])
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + second[:cut])
     entries = read_entries(tmp_path)
     assert list(entries) == ["a"]
     assert "ends in half a line" in caplog.text
-    with opened(tmp_path, entries) as account:
+    with opened(tmp_path, entries, aside=aside) as account:
         account.append([entry("c")])
     assert list(read_entries(tmp_path)) == ["a", "c"]
 
 
-def test_entries_that_no_longer_hold_leave_no_line(tmp_path):
-    with opened(tmp_path, {}) as account:
+def test_entries_that_no_longer_hold_leave_no_line(tmp_path, aside):
+    with opened(tmp_path, {}, aside=aside) as account:
         account.append([entry("a"), entry("b")])
-    with opened(tmp_path, {"b": entry("b")}) as account:
+    with opened(tmp_path, {"b": entry("b")}, aside=aside) as account:
         account.append([entry("a", seconds=2)])
     assert list(read_entries(tmp_path)) == ["b", "a"]
     assert (tmp_path / "results.jsonl").read_text().count("\n") == 2
@@ -61,8 +67,8 @@ def test_damage_elsewhere_is_said_and_nothing_is_changed(tmp_path, line):
     assert path.read_text() == f"{line}\n"
 
 
-def test_a_full_disk_is_said_in_one_line(tmp_path, monkeypatch):
-    with opened(tmp_path, {}) as account:
+def test_a_full_disk_is_said_in_one_line(tmp_path, aside, monkeypatch):
+    with opened(tmp_path, {}, aside=aside) as account:
         monkeypatch.setattr(account, "_file", type("Full", (), {"write": lambda self, data: len(data) - 1})())
         with pytest.raises(OutputError, match="the disk is full"):
             account.append([entry("a")])

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -220,11 +220,23 @@ def _open_pool(command: BatchCommand, name: str, progress: Progress, num_batches
     if work.ray is not None:
         if work.devices is not None:
             raise InputError("--devices must be left out with --ray, which finds the cluster's own.")
+        setup = _as_seen_from_anywhere(setup)
         progress.phase(f"Joining ray's cluster {work.ray}, and loading {name} there…")
         return RayPool(setup, work.ray, num_workers=work.workers, most=num_batches)
     devices = _devices(command, name)[:num_batches]
     progress.phase(f"Loading {name} on {len(devices)} worker{'s' if len(devices) > 1 else ''}…")
     return LocalPool(setup, devices, aside=aside)
+
+
+def _as_seen_from_anywhere(setup: Setup) -> Setup:
+    """The same with whole paths, as a cluster's workers don't run in this one's folder."""
+    is_path = not setup.model.startswith(SEEDED) and hub.resolve(setup.model).path == Path(setup.model)
+    return replace(
+        setup,
+        model=str(Path(setup.model).resolve()) if is_path else setup.model,
+        encoders=None if setup.encoders is None else str(Path(setup.encoders).resolve()),
+        lora=tuple(f"{adapter.path.resolve()}:{adapter.scale!r}" for adapter in parse_adapters(setup.lora)),
+    )
 
 
 def _devices(command: BatchCommand, name: str) -> list[str]:

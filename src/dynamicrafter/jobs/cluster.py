@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,9 +138,12 @@ def _join(ray: Any, address: str, *, num_cpus: int) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address == LOCAL:
         options |= {"include_dashboard": False, "num_cpus": num_cpus}
+    ours = signal.getsignal(signal.SIGTERM)
     try:
         _check_reachable(address)
         ray.init(address=address, **options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ours)  # which Ray has taken, to end the process without a word
     except (OSError, ValueError, RuntimeError) as error:
         said = str(error).split("\n")[0].strip()
         raise InputError(

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.jobs.checks import RESULTS
-from dynamicrafter.media.atomic import one_line_errors, replacing_file
+from dynamicrafter.media.atomic import one_line_errors
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ def _locked(fcntl: Any, handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # a file system that knows no locks
+        return True
     return True
 
 
@@ -135,12 +137,13 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 @contextmanager
-def opened(folder: Path, entries: dict[str, Entry]) -> Generator[Ledger]:
+def opened(folder: Path, entries: dict[str, Entry], *, aside: Path) -> Generator[Ledger]:
     """Begin the account anew with these entries, in one stroke, and let lines be added.
 
     Args:
         folder: locked by this process.
         entries: those of `read_entries` that still hold.
+        aside: a folder beside the account's, for what isn't finished.
 
     Raises:
         OutputError: it can't be written.
@@ -149,8 +152,8 @@ def opened(folder: Path, entries: dict[str, Entry]) -> Generator[Ledger]:
     lines = b"".join(map(_line, entries.values()))
     with one_line_errors(path):
         if not path.exists() or path.read_bytes() != lines:
-            with replacing_file(path) as aside:
-                aside.write_bytes(lines)
+            (aside / RESULTS).write_bytes(lines)
+            (aside / RESULTS).replace(path)
         file = path.open("ab", buffering=0)
     with file:
         yield Ledger(path, file, dict(entries))

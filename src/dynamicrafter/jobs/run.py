@@ -232,7 +232,7 @@ def run_list(
     with folder_locked(folder):
         plan = make_plan(source, jobs, folder, read_entries(folder), batch_size=batch_size)
         watcher.planned(plan)
-        with opened_outputs(folder) as outputs, opened(folder, plan.kept) as ledger:
+        with opened_outputs(folder) as outputs, opened(folder, plan.kept, aside=outputs.aside) as ledger:
             ledger.append(_entry(job, _Account(set(), set(range(job.job.samples)))) for job in plan.complete)
             if plan.batches:
                 with closing(open_pool(len(plan.batches), outputs.aside)) as pool:
