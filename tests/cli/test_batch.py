@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dynamicrafter.animator.animator import Animator
 from dynamicrafter.cli import batch
+from dynamicrafter.cli.parsing import parse
+from dynamicrafter.errors import InputError
+from dynamicrafter.hub.folders import BUNDLED_FOLDER
 from dynamicrafter.jobs.maker import Hello, Maker, Setup, answer
 from dynamicrafter.media.video import read_clip, read_metadata
 from quick_jobs import ScriptedPool
@@ -163,6 +167,40 @@ def test_flags_that_cannot_be_followed_end_in_one_line(cli, listed, words, said)
     assert said in error
 
 
+@pytest.mark.parametrize(
+    ("words", "devices"),
+    [
+        (["--devices", "cuda:0, cuda:1"], ["cuda:0", "cuda:1"]),
+        (["--devices", "cuda:0,cuda:1", "--workers", "3"], ["cuda:0", "cuda:1", "cuda:0"]),
+        (["--device", "cuda:1"], ["cuda:1"]),
+        (["--device", "cpu"], ["cpu"] * 5),  # 8 cores, and 5 GiB for workers of one
+        (["--device", "cpu", "--threads", "4"], ["cpu"] * 2),
+        (["--device", "cpu", "--workers", "7"], ["cpu"] * 7),
+    ],
+)
+def test_each_device_has_a_worker_and_a_cpu_as_many_as_it_bears(monkeypatch, words, devices):
+    monkeypatch.setattr(batch.psutil, "cpu_count", lambda: 8)
+    monkeypatch.setattr(batch.psutil, "virtual_memory", lambda: SimpleNamespace(available=5 << 30))
+    command = parse(batch.BatchCommand, ["jobs.csv", "-o", "out", *words], prog="dynamicrafter batch")
+    assert batch._devices(command, "seeded:tiny") == devices
+
+
+def test_a_clusters_workers_get_whole_paths(cli, listed, monkeypatch):
+    given = []
+
+    def joined(setup, address, **numbers):
+        given.append((setup, address, numbers))
+        raise InputError("as far as this.")
+
+    monkeypatch.setattr(batch, "RayPool", joined)
+    Path("model").symlink_to(BUNDLED_FOLDER)
+    done = cli("batch", "jobs.csv", "-o", "out", "--model", "model", "--ray", "auto", "--workers", "2")
+    assert done.errors == ["error: as far as this."]
+    [(setup, address, numbers)] = given
+    assert Path(setup.model).is_absolute()
+    assert (address, numbers) == ("auto", {"num_workers": 2, "most": 5})
+
+
 def test_checking_alone_makes_nothing(cli, listed, in_process):
     done = cli("batch", "jobs.csv", "-o", "out", *TINY, "--check")
     assert (done.code, done.out, in_process) == (0, "", [])
@@ -205,10 +243,10 @@ def test_killed_at_random_moments_it_loses_nothing_and_repeats_nothing(listed):
     """The short form of benchmarks/kill_batch.py."""
     folder, printed, draw = listed.parent, [], random.Random(3)
     for attempt in range(3):
-        with start(folder, *TINY, "--steps", "60", "--format", "npy", "--workers", "1") as process:
+        with start(folder, *TINY, "--steps", "12", "--format", "npy", "--workers", "1") as process:
             if attempt < 2:
                 printed.append(process.stdout.readline())  # so that the kill falls into the making
-                time.sleep(draw.random())
+                time.sleep(draw.uniform(0, 0.5))
                 process.send_signal(signal.SIGKILL)
             printed += process.stdout.readlines()
             said = process.stderr.read()
@@ -224,7 +262,7 @@ def test_killed_at_random_moments_it_loses_nothing_and_repeats_nothing(listed):
 def test_ctrl_c_says_what_is_done_and_leaves_nothing_half_written(listed, number):
     folder = listed.parent
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with start(folder, *TINY, "--steps", "300", "--workers", "1") as process:
+    with start(folder, *TINY, "--steps", "50", "--workers", "1") as process:
         signal.signal(signal.SIGINT, before)
         assert process.stdout.readline() == "out/a.mp4\n"
         process.send_signal(number)
