@@ -202,6 +202,7 @@ def _identity(name: str, flags: ModelFlags) -> dict[str, Any]:
         "encoders": encoders,
         "lora": [f"{fingerprint(adapter.path)}:{adapter.scale!r}" for adapter in parse_adapters(flags.lora)],
         "dtype": flags.dtype,
+        "memory": flags.memory,  # what makes a model fit may round otherwise
     }
 
 

@@ -20,7 +20,8 @@ _ALIASES = {
 }
 _OPTIONS = tuple(option.name for option in fields(AnimateOptions))
 COLUMNS = ("name", "image", "last", "prompt", "mode", *_OPTIONS, "samples", "format", "fps", "crf")
-_FOR_ALL = ("model", "preset", "encoders", "lora", "device", "dtype", "download")  # one model serves a whole list
+# One model serves a whole list.
+_FOR_ALL = ("model", "preset", "encoders", "lora", "device", "dtype", "download", "memory")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
