@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from dynamicrafter import AnimateOptions, Animator
-from dynamicrafter.animator.animator import Shot
+from dynamicrafter.animator.shots import Shot
 
 PICTURE = Path(__file__).parents[1] / "examples" / "rocket.jpg"
 

@@ -151,7 +151,7 @@ class Maker:
         Raises:
             InputError: an order breaks a rule, or its picture is another by now.
         """
-        from dynamicrafter.animator.animator import Shot
+        from dynamicrafter.animator.shots import Shot
 
         with tempfile.TemporaryDirectory(dir=self.setup.aside, ignore_cleanup_errors=True) as folder:
             shots = []
