@@ -130,3 +130,15 @@ def test_a_video_is_pinned_alike_alone_and_in_a_batch():
     for index in range(2):
         alone = pipe(pictures[index], "waves", generator=[generators()[index]], **options).frames
         torch.testing.assert_close(both[index], alone[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "more", [{"sampler": "dpm++"}, {"sampler": "unipc"}, {"sampler": "dpm++sde"}, {"num_frames": 20, "window": 8}]
+)
+def test_other_samplers_and_clips_longer_than_a_window_hold_the_first_frame_too(more):
+    pipe = pipeline("tiny512")
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    options = {"num_inference_steps": 3, "num_frames": 4, "guidance_scale": 1.0, "output_type": "latent"} | more
+    held = pipe(pixels, "waves", deterministic_image_latents=True, pin_first_frame=True, **options).frames
+    assert torch.equal(held[:, :, 0], pipe.encode_image_latents(pixels * 2 - 1, deterministic=True))
+    assert held.isfinite().all()
