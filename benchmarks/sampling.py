@@ -56,7 +56,9 @@ def main() -> None:
         bench.strip().save(options.strip)
         return
     rows = []
-    for row in bench.rows(options.groups, reference=options.reference, kept=options.keep_reference):
+    for row in bench.rows(
+        options.groups, steps=options.steps, reference=options.reference, kept=options.keep_reference
+    ):
         rows.append(row)
         print("  ".join(f"{row[name]}" for name in COLUMNS), flush=True)
         if options.out:
@@ -76,6 +78,7 @@ def parse() -> argparse.Namespace:
         "--keep-reference", type=Path, help="file to keep the reference's latents in, or take them from"
     )
     parser.add_argument("--groups", nargs="+", default=["sampler", "interval", "cache", "quality"])
+    parser.add_argument("--steps", nargs="+", type=int, default=[5, 8, 10, 12, 15, 20, 30, 50], help="of the samplers")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -105,7 +108,9 @@ class Bench:
             num_frames=self.frames, deterministic_image_latents=True, **arguments,
         ).frames  # fmt: skip
 
-    def rows(self, groups: list[str], *, reference: int, kept: Path | None) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, groups: list[str], *, steps: list[int], reference: int, kept: Path | None
+    ) -> Iterator[dict[str, Any]]:
         if kept and kept.exists():
             truth = torch.load(kept, weights_only=True)
         else:
@@ -113,7 +118,7 @@ class Bench:
             if kept:
                 torch.save(truth, kept)
         against = {"": (truth, self.pipe.decode_latents(truth))}
-        for run in [run for group in groups for run in runs(group, guided=self.guided)]:
+        for run in [run for group in groups for run in runs(group, steps, guided=self.guided)]:
             made = self.sample(**run.arguments)
             frames = self.pipe.decode_latents(made)
             if run.name == "exact":
@@ -151,11 +156,11 @@ def quality_arguments(quality: str) -> dict[str, Any]:
     }
 
 
-def runs(group: str, *, guided: bool) -> Iterator[Run]:
+def runs(group: str, counts: list[int], *, guided: bool) -> Iterator[Run]:
     match group:
         case "sampler":
             for sampler in ("ddim", "dpm++", "unipc"):
-                for steps in (5, 8, 10, 12, 15, 20, 30, 50):
+                for steps in counts:
                     yield Run(group, f"{sampler} {steps}", {"sampler": sampler, "num_inference_steps": steps})
         case "interval" if guided:
             for interval in ((0, 999), (100, 999), (200, 999), (400, 999), (0, 800), (0, 600), (200, 800)):
