@@ -72,7 +72,8 @@ def run(command: UiCommand) -> None:
     start = _start(engine)
     if importlib.util.find_spec("gradio") is None:
         raise InputError('the page needs gradio, which is not installed; run `pip install "dynamicrafter[ui]"`.')
-    with importing():
+    with importing():  # all of it now: later, an import would hold up everybody who waits for an answer
+        import dynamicrafter.animator.animator  # noqa: F401
         from dynamicrafter.animator.devices import choose_device, choose_dtype
         from dynamicrafter.ui.catalogue import Catalogue
         from dynamicrafter.ui.engine import Engine

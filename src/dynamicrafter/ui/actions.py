@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import zip_longest
 from typing import Any
 
 import gradio as gr
@@ -16,6 +17,7 @@ from dynamicrafter.ui.controls import controls, look, options_from, shown
 from dynamicrafter.ui.guard import visit_of
 from dynamicrafter.ui.jobs import Job, JobQueue
 from dynamicrafter.ui.layout import ClipTab, Page, upload_from
+from dynamicrafter.ui.requests import Upload
 from dynamicrafter.ui.results import Result
 from dynamicrafter.ui.service import Service
 
@@ -84,7 +86,7 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
             job = await asyncio.to_thread(
                 lambda: service.submit(
                     tab.mode,
-                    [upload_from(value) for value in values[:pictures]],
+                    _given(tab, values),
                     prompt=values[pictures] or "",
                     options=options_from(values[pictures + 1 :]),
                     model=model,
@@ -98,6 +100,13 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
             yield changes
 
     return make
+
+
+def _given(tab: ClipTab, values: tuple[Any, ...]) -> list[Upload | None]:
+    """The pictures of a tab: those that it needs, and of the others those that are there."""
+    needed = len(tab.text.pictures)
+    uploads = [upload_from(value) for value in values[: len(tab.pictures)]]
+    return uploads[:needed] + [upload for upload in uploads[needed:] if upload is not None]
 
 
 async def _following(job: Job, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
@@ -223,8 +232,8 @@ def _use_again(result: Result, page: Page, service: Service) -> Changes:
         settings = look(control, preset)
         settings.pop("component")
         changes[component] = gr.update(**{**settings, "value": value})
-    for component, picture in zip(tab.pictures, request.pictures, strict=True):
-        changes[component] = str(picture.path)
+    for component, picture in zip_longest(tab.pictures, request.pictures):
+        changes[component] = str(picture.path) if picture is not None else None
     changes[tab.prompt] = request.prompt
     changes[tab.status] = views.note("Filled in from your clip; change what you like, and press the button.")
     return changes

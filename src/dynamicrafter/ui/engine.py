@@ -54,18 +54,8 @@ class Engine:
         with self._alone:
             animator = self._animator(request.model, report)
             report.on_phase("Reading the picture")
-            from dynamicrafter.animator.animator import Shot
-
-            first, *others = (str(picture.path) for picture in request.pictures)
-            shot = Shot(
-                image=first,
-                last_image=others[-1] if others else None,
-                prompt=request.prompt,
-                mode=request.mode,
-                options=request.options,
-            )
             preview = Previewer(animator.pipeline, report.on_preview)
-            [clip] = animator.run([shot], on_step=report.on_step, on_denoised=preview)
+            clip = _made(animator, request, on_step=report.on_step, on_denoised=preview)
         return replace(clip, metadata=without_paths(clip.metadata, request))
 
     def _animator(self, model: ModelChoice, report: Report) -> Animator:
@@ -79,6 +69,29 @@ class Engine:
         animator.pipeline.set_progress_bar_config(disable=True)
         self._loaded = (model, animator)
         return animator
+
+
+def _made(animator: Animator, request: ClipRequest, **watchers: Any) -> Clip:
+    from dynamicrafter.animator.keys import KeyShot
+    from dynamicrafter.animator.shots import Shot
+
+    pictures = tuple(str(picture.path) for picture in request.pictures)
+    if len(pictures) > 2:
+        shot = KeyShot(pictures=pictures, prompts=(request.prompt,), options=request.options)
+        return animator.run_through(shot, **watchers)
+    [clip] = animator.run(
+        [
+            Shot(
+                image=pictures[0],
+                last_image=pictures[1] if len(pictures) > 1 else None,
+                prompt=request.prompt,
+                mode=request.mode,
+                options=request.options,
+            )
+        ],
+        **watchers,
+    )
+    return clip
 
 
 def without_paths(metadata: dict[str, Any], request: ClipRequest) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def upload_from(value: dict[str, Any] | None) -> Upload | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TabText:
-    """What is particular about a mode's tab."""
+    """What is particular about a mode's tab; `more` are pictures that may be left out."""
 
     mode: Mode
     title: str
@@ -76,6 +76,7 @@ class TabText:
     prompt: str
     button: str
     examples: tuple[tuple[tuple[str, ...], str], ...]
+    more: tuple[str, ...] = ()
 
 
 TABS = (
@@ -91,8 +92,9 @@ TABS = (
     TabText(
         mode="interpolate",
         title="Interpolate",
-        lead="The clip begins with the first picture and ends on the last.",
-        pictures=("First picture", "Last picture"),
+        lead="The clip goes from the first picture to the second, and on through more of them.",
+        pictures=("First picture", "Second picture"),
+        more=("Third picture", "Fourth picture", "Fifth picture", "Sixth picture"),
         prompt="the camera pans right",
         button="Interpolate",
         examples=((("coffee-left.jpg", "coffee-right.jpg"), "the camera pans right"),),
@@ -181,10 +183,10 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
     with gr.Tab(text.title, id=text.mode, elem_id=f"tab-{text.mode}"):
         gr.HTML(f'<p class="lead">{text.lead}</p>', js_on_load=None)
         with gr.Row():
-            pictures = [
-                picture(label, height=230, min_width=200, elem_id=f"picture-{text.mode}-{place}")
-                for place, label in enumerate(text.pictures)
-            ]
+            pictures = [_place(text, number) for number in range(len(text.pictures))]
+        if text.more:
+            with gr.Accordion("More pictures", open=False), gr.Row():
+                pictures += [_place(text, number) for number in range(len(pictures), len(pictures) + len(text.more))]
         prompt = gr.Textbox(
             label="What happens", placeholder=text.prompt, lines=2, max_length=4000, submit_btn=False, autofocus=False
         )
@@ -206,7 +208,7 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
             built |= drawn(frequent=False)
         gr.Examples(
             [[*(str(PICTURES / name) for name in names), words] for names, words in text.examples],
-            inputs=[*pictures, prompt],
+            inputs=[*pictures[: len(text.pictures)], prompt],
             label="Examples: choose one, then press the button",
             elem_id=f"examples-{text.mode}",
             api_visibility="private",
@@ -216,6 +218,11 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
     return ClipTab(
         text=text, pictures=pictures, prompt=prompt, options=options, make=make, cancel=cancel, status=status
     )
+
+
+def _place(text: TabText, number: int) -> gr.Image:
+    label = (*text.pictures, *text.more)[number]
+    return picture(label, height=230, min_width=200, elem_id=f"picture-{text.mode}-{number}")
 
 
 def theme() -> gr.themes.Base:
