@@ -57,6 +57,30 @@ def test_a_person_makes_a_clip_in_each_tab_and_uses_it_again(visit, mode, count)
     page.locator("#gallery article").nth(1).wait_for()
 
 
+def test_a_person_makes_a_film_of_two_shots_and_uses_it_again(visit):
+    page = visit()
+    page.get_by_role("tab", name="Story").click()
+    panel = page.locator("#tab-story")
+    option(panel, "steps").fill("2")
+    page.locator("#make-story").click()
+    panel.get_by_role("alert").get_by_text("Choose a picture for the first shot first.").wait_for()
+    page.locator("#picture-story-0 input[type=file]").set_input_files(ROCKET)
+    page.locator("#picture-story-0 img").wait_for()
+    for number, words in enumerate(("the camera pans left", "nothing moves")):
+        row = page.locator(f"#shot-{number}")
+        row.get_by_label("What happens").fill(words)
+        row.get_by_label("Seconds").fill("0.5")
+    panel.get_by_label("Name of the film").fill("Lift-off")
+    page.locator("#make-story").click()
+    card = made(page, "story")
+    assert card.locator("h3").inner_text() == "Lift-off"
+    assert "7 frames" in card.inner_text()
+    page.locator("#shot-1").get_by_label("What happens").fill("")
+    card.get_by_role("button", name="Use again").click()
+    page.locator("#status-story").get_by_text("Filled in from your clip").wait_for()
+    assert page.locator("#shot-1").get_by_label("What happens").input_value() == "nothing moves"
+
+
 def test_an_example_fills_the_tab_and_runs_and_downloads_in_every_format(visit, tmp_path):
     page = visit()
     panel = tab(page, "animate")
@@ -186,7 +210,7 @@ def test_it_works_by_keyboard(visit):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_without_scrolling_sideways_in_light_and_dark(visit, scheme):
     page = visit(viewport={"width": 390, "height": 844}, color_scheme=scheme)
-    for mode in ("Animate", "Interpolate", "Loop"):
+    for mode in ("Animate", "Interpolate", "Loop", "Story"):
         page.get_by_role("tab", name=mode).click()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -202,7 +226,7 @@ def test_nothing_is_fetched_from_elsewhere_and_nothing_breaks(visit, site):
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     page.reload()
     page.locator("#gallery").get_by_text("Your clips will appear here").wait_for()
-    for mode in ("Interpolate", "Loop", "Animate"):
+    for mode in ("Interpolate", "Loop", "Story", "Animate"):
         page.get_by_role("tab", name=mode).click()
     page.get_by_role("button", name="More options").first.click()
     assert len(asked) > 10

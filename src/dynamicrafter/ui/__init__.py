@@ -9,6 +9,7 @@ previews.py    the clip as it forms
 results.py     finished clips on disk, and who may see them
 controls.py    components from the options' dataclass, and options from their values
 views.py       what the page says, as HTML
+story.py       the Story tab's shots as a story
 layout.py      the page; actions.py what its buttons do; api.py the same for programs
 guard.py       what is let through to the page, and to whom
 server.py      all of it, served

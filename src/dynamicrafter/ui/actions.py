@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -20,6 +21,7 @@ from dynamicrafter.ui.layout import ClipTab, Page, upload_from
 from dynamicrafter.ui.requests import Upload
 from dynamicrafter.ui.results import Result
 from dynamicrafter.ui.service import Service
+from dynamicrafter.ui.story import TRANSITIONS, StoryShot
 
 WATCH = 0.2  # seconds between two looks at a job
 
@@ -78,17 +80,17 @@ def connect(page: Page, service: Service) -> None:
 
 
 def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIterator[Changes]]:
-    pictures = len(tab.pictures)
-
     async def make(request: gr.Request, model: str, *values: Any) -> AsyncIterator[Changes]:
         owner = owner_of(request)
         try:
+            given = _given(tab, values)
             job = await asyncio.to_thread(
                 lambda: service.submit(
                     tab.mode,
-                    _given(tab, values),
-                    prompt=values[pictures] or "",
-                    options=options_from(values[pictures + 1 :]),
+                    given.pictures,
+                    prompt=given.prompt,
+                    shots=given.shots,
+                    options=options_from(given.options),
                     model=model,
                     owner=owner,
                 )
@@ -102,11 +104,35 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
     return make
 
 
-def _given(tab: ClipTab, values: tuple[Any, ...]) -> list[Upload | None]:
-    """The pictures of a tab: those that it needs, and of the others those that are there."""
-    needed = len(tab.text.pictures)
-    uploads = [upload_from(value) for value in values[: len(tab.pictures)]]
-    return uploads[:needed] + [upload for upload in uploads[needed:] if upload is not None]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What a tab's components hold, sorted."""
+
+    pictures: list[Upload | None]
+    prompt: str
+    shots: list[StoryShot]
+    options: tuple[Any, ...]
+
+
+def _given(tab: ClipTab, values: tuple[Any, ...]) -> _Given:
+    """Of the pictures, those that the tab needs, and of the others those that are there; of the shots, those with
+    a picture or a prompt."""
+    needed, places = len(tab.text.pictures), len(tab.pictures)
+    uploads = [upload_from(value) for value in values[:places]]
+    pictures = uploads[:needed] + [upload for upload in uploads[needed:] if upload is not None]
+    rest, shots = values[places + 1 :], []
+    for number in range(len(tab.shots)):
+        image, prompt, seconds, transition = rest[4 * number : 4 * number + 4]
+        upload = upload_from(image)
+        if upload is None and not prompt:
+            continue
+        if upload is None and not pictures:
+            raise InputError("choose a picture for the first shot first.")
+        place = None if upload is None else len(pictures)
+        pictures += [] if upload is None else [upload]
+        kind = transition if transition in TRANSITIONS else "cut"
+        shots.append(StoryShot(picture=place, prompt=prompt or "", seconds=seconds or "2", transition=kind))
+    return _Given(pictures=pictures, prompt=values[places] or "", shots=shots, options=rest[4 * len(tab.shots) :])
 
 
 async def _following(job: Job, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
@@ -232,8 +258,12 @@ def _use_again(result: Result, page: Page, service: Service) -> Changes:
         settings = look(control, preset)
         settings.pop("component")
         changes[component] = gr.update(**{**settings, "value": value})
-    for component, picture in zip_longest(tab.pictures, request.pictures):
+    for component, picture in zip_longest(tab.pictures, request.pictures[: len(tab.pictures)]):
         changes[component] = str(picture.path) if picture is not None else None
+    for row, shot in zip_longest(tab.shots, request.shots):
+        image = None if shot is None or shot.picture is None else str(request.pictures[shot.picture].path)
+        told = (shot.prompt, shot.seconds, shot.transition) if shot else ("", "2", "cut")
+        changes |= dict(zip(row.parts, (image, *told), strict=True))
     changes[tab.prompt] = request.prompt
     changes[tab.status] = views.note("Filled in from your clip; change what you like, and press the button.")
     return changes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dynamicrafter import hub
 from dynamicrafter.animator.options import Mode
@@ -80,7 +80,7 @@ class Catalogue:
                 )
         return rows + missing
 
-    def find(self, key: str, mode: Mode) -> ModelChoice:
+    def find(self, key: str, mode: Mode | Literal["story"]) -> ModelChoice:
         """The row that a key stands for.
 
         Raises:
@@ -92,17 +92,17 @@ class Catalogue:
         if not found.here:
             raise InputError(f"model {found.key} is not on this machine; press Download first, or choose another.")
         if found.key == AUTOMATIC and not found.load:
-            local = hub.best_local(mode)
+            local = hub.best_local("animate" if mode == "story" else mode)
             assert local.preset is not None
             preset = get_preset(local.preset)
             return ModelChoice(key=preset.name, label=_label(preset), preset=preset, load={"model": preset.name})
         return found
 
-    def preset_for(self, key: str, mode: Mode) -> Preset:
+    def preset_for(self, key: str, mode: Mode | Literal["story"]) -> Preset:
         """The preset whose ranges the page shows; that of a file which doesn't tell its own is 512's."""
         known = next((choice for choice in self.choices() if choice.key == key), None)
         if known is None or (known.key == AUTOMATIC and not known.load):
-            return get_preset(str(hub.best_local(mode).preset))
+            return get_preset(str(hub.best_local("animate" if mode == "story" else mode).preset))
         return known.preset or PRESETS["512"]
 
     def _first(self) -> ModelChoice:

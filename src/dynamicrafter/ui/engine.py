@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dynamicrafter.ui.catalogue import ModelChoice
 from dynamicrafter.ui.previews import Previewer
 from dynamicrafter.ui.requests import ClipRequest
+from dynamicrafter.ui.story import make_story
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
@@ -55,7 +56,10 @@ class Engine:
             animator = self._animator(request.model, report)
             report.on_phase("Reading the picture")
             preview = Previewer(animator.pipeline, report.on_preview)
-            clip = _made(animator, request, on_step=report.on_step, on_denoised=preview)
+            if request.mode == "story":
+                clip = make_story(animator, request, report)
+            else:
+                clip = _made(animator, request, on_step=report.on_step, on_denoised=preview)
         return replace(clip, metadata=without_paths(clip.metadata, request))
 
     def _animator(self, model: ModelChoice, report: Report) -> Animator:
@@ -85,7 +89,7 @@ def _made(animator: Animator, request: ClipRequest, **watchers: Any) -> Clip:
                 image=pictures[0],
                 last_image=pictures[1] if len(pictures) > 1 else None,
                 prompt=request.prompt,
-                mode=request.mode,
+                mode=request.model_mode,
                 options=request.options,
             )
         ],
@@ -97,7 +101,7 @@ def _made(animator: Animator, request: ClipRequest, **watchers: Any) -> Clip:
 def without_paths(metadata: dict[str, Any], request: ClipRequest) -> dict[str, Any]:
     """A clip's metadata as its owner may see them: no folder of this machine, and pictures by their owner's names."""
     pictures = [
-        {**kept, "path": picture.name} for kept, picture in zip(metadata["pictures"], request.pictures, strict=True)
+        {**kept, "path": picture.name} for kept, picture in zip(metadata["pictures"], request.pictures, strict=False)
     ]
     loras = [{**adapter, "path": Path(adapter["path"]).name} for adapter in metadata["lora"]]
     model = {**metadata["model"], "name": Path(metadata["model"]["name"]).name}

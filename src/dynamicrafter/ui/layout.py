@@ -9,12 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from dynamicrafter.animator.options import Mode
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import Preset
 from dynamicrafter.ui.catalogue import AUTOMATIC, Catalogue
 from dynamicrafter.ui.controls import build, controls
-from dynamicrafter.ui.requests import Upload
+from dynamicrafter.ui.requests import Task, Upload
+from dynamicrafter.ui.story import TRANSITIONS
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -69,7 +69,7 @@ def upload_from(value: dict[str, Any] | None) -> Upload | None:
 class TabText:
     """What is particular about a mode's tab; `more` are pictures that may be left out."""
 
-    mode: Mode
+    mode: Task
     title: str
     lead: str
     pictures: tuple[str, ...]
@@ -77,6 +77,7 @@ class TabText:
     button: str
     examples: tuple[tuple[tuple[str, ...], str], ...]
     more: tuple[str, ...] = ()
+    asks: str = "What happens"
 
 
 TABS = (
@@ -108,7 +109,32 @@ TABS = (
         button="Loop",
         examples=((("cat.jpg",), "the camera pans left"), (("rocket.jpg",), "nothing moves")),
     ),
+    TabText(
+        mode="story",
+        title="Story",
+        lead="Several shots become one film. A shot without a picture goes on from the one before.",
+        pictures=(),
+        prompt="My film",
+        button="Make the film",
+        examples=(),
+        asks="Name of the film",
+    ),
 )
+MOST_SHOTS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShotRow:
+    """One shot of the Story tab."""
+
+    picture: gr.Image
+    prompt: gr.Textbox
+    seconds: gr.Textbox
+    transition: gr.Dropdown
+
+    @property
+    def parts(self) -> list[gr.components.Component]:
+        return [self.picture, self.prompt, self.seconds, self.transition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,18 +144,19 @@ class ClipTab:
     text: TabText
     pictures: list[gr.Image]
     prompt: gr.Textbox
+    shots: list[ShotRow]
     options: list[gr.components.Component]  # in the order of `controls`
     make: gr.Button
     cancel: gr.Button
     status: gr.HTML
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> Task:
         return self.text.mode
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        return [*self.pictures, self.prompt, *self.options]
+        return [*self.pictures, self.prompt, *(part for row in self.shots for part in row.parts), *self.options]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -144,7 +171,7 @@ class Page:
     gallery: gr.HTML
     clip_tabs: list[ClipTab] = field(default_factory=list)
 
-    def tab(self, mode: Mode) -> ClipTab:
+    def tab(self, mode: Task) -> ClipTab:
         return next(tab for tab in self.clip_tabs if tab.mode == mode)
 
 
@@ -182,14 +209,15 @@ def draw(catalogue: Catalogue) -> Page:
 def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
     with gr.Tab(text.title, id=text.mode, elem_id=f"tab-{text.mode}"):
         gr.HTML(f'<p class="lead">{text.lead}</p>', js_on_load=None)
-        with gr.Row():
+        with gr.Row(visible=bool(text.pictures)):
             pictures = [_place(text, number) for number in range(len(text.pictures))]
         if text.more:
             with gr.Accordion("More pictures", open=False), gr.Row():
                 pictures += [_place(text, number) for number in range(len(pictures), len(pictures) + len(text.more))]
         prompt = gr.Textbox(
-            label="What happens", placeholder=text.prompt, lines=2, max_length=4000, submit_btn=False, autofocus=False
+            label=text.asks, placeholder=text.prompt, lines=1 if text.mode == "story" else 2, max_length=4000
         )
+        shots = [_draw_shot(number) for number in range(MOST_SHOTS)] if text.mode == "story" else []
 
         def drawn(frequent: bool) -> dict[str, gr.components.Component]:
             return {
@@ -206,18 +234,38 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
         status = gr.HTML(js_on_load=None, elem_id=f"status-{text.mode}")
         with gr.Accordion("More options", open=False), gr.Row():
             built |= drawn(frequent=False)
-        gr.Examples(
-            [[*(str(PICTURES / name) for name in names), words] for names, words in text.examples],
-            inputs=[*pictures[: len(text.pictures)], prompt],
-            label="Examples: choose one, then press the button",
-            elem_id=f"examples-{text.mode}",
-            api_visibility="private",
-            preload=False,
-        )
+        if text.examples:
+            gr.Examples(
+                [[*(str(PICTURES / name) for name in names), words] for names, words in text.examples],
+                inputs=[*pictures[: len(text.pictures)], prompt],
+                label="Examples: choose one, then press the button",
+                elem_id=f"examples-{text.mode}",
+                api_visibility="private",
+                preload=False,
+            )
     options = [built[control.name] for control in controls()]
     return ClipTab(
-        text=text, pictures=pictures, prompt=prompt, options=options, make=make, cancel=cancel, status=status
+        text=text,
+        pictures=pictures,
+        prompt=prompt,
+        shots=shots,
+        options=options,
+        make=make,
+        cancel=cancel,
+        status=status,
     )
+
+
+def _draw_shot(number: int) -> ShotRow:
+    with gr.Accordion(f"Shot {number + 1}", open=number < 2, elem_id=f"shot-{number}"), gr.Row():
+        image = picture("Picture", height=180, min_width=180, elem_id=f"picture-story-{number}")
+        with gr.Column(min_width=220):
+            prompt = gr.Textbox(label="What happens", placeholder="the camera pans left", max_length=4000)
+            with gr.Row():
+                seconds = gr.Textbox("2", label="Seconds", max_length=8, min_width=80)
+                choices = [(label, kind) for kind, label in TRANSITIONS.items()]
+                transition = gr.Dropdown(choices, value="cut", label="Then", min_width=120)
+    return ShotRow(picture=image, prompt=prompt, seconds=seconds, transition=transition)
 
 
 def _place(text: TabText, number: int) -> gr.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from PIL import Image
 
@@ -13,6 +14,9 @@ from dynamicrafter.media.pictures import FORMATS, read_picture
 from dynamicrafter.presets import PRESETS
 from dynamicrafter.ui.catalogue import ModelChoice
 from dynamicrafter.ui.settings import ServerSettings
+from dynamicrafter.ui.story import StoryShot, check_story
+
+Task = Mode | Literal["story"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +37,22 @@ class ClipRequest:
     """One clip, as a visitor asked for it.
 
     Attributes:
+        shots: of a story, whose pictures stand in `pictures`; `prompt` is its name then.
         model: the row that was chosen, and `key`, by which it was: "automatic" stays so when it is used again.
     """
 
-    mode: Mode
+    mode: Task
     pictures: tuple[Upload, ...]
     prompt: str = ""
+    shots: tuple[StoryShot, ...] = ()
     options: AnimateOptions = field(default_factory=AnimateOptions)
     model: ModelChoice
     key: str
+
+    @property
+    def model_mode(self) -> Mode:
+        """The mode that its options are for."""
+        return "animate" if self.mode == "story" else self.mode
 
 
 def check_request(request: ClipRequest, settings: ServerSettings) -> None:
@@ -53,11 +64,13 @@ def check_request(request: ClipRequest, settings: ServerSettings) -> None:
     check_prompt("prompt", request.prompt)
     check_prompt("negative", request.options.negative)
     preset = request.model.preset or PRESETS["512"]
-    options = request.options.resolved(preset, mode=request.mode)
+    options = request.options.resolved(preset, mode=request.model_mode)
     _check_limits(options, settings)
     sizes = [check_picture(picture, settings) for picture in request.pictures]
     if options.size == "auto":  # which only the picture tells
-        _check_limits(options.resolved(preset, mode=request.mode, picture=sizes[0]), settings)
+        _check_limits(options.resolved(preset, mode=request.model_mode, picture=sizes[0]), settings)
+    if request.mode == "story":
+        check_story(request, most_frames=settings.max_frames)
 
 
 def _check_limits(options: AnimateOptions, settings: ServerSettings) -> None:

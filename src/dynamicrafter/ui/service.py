@@ -9,17 +9,23 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dynamicrafter.animator.options import AnimateOptions, Mode
+from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.errors import InputError
 from dynamicrafter.ui.catalogue import AUTOMATIC, Catalogue
 from dynamicrafter.ui.engine import Engine
 from dynamicrafter.ui.jobs import Job, JobQueue, Progress
-from dynamicrafter.ui.requests import ClipRequest, Upload, check_request
+from dynamicrafter.ui.requests import ClipRequest, Task, Upload, check_request
 from dynamicrafter.ui.results import Result, ResultStore, sweep_files
 from dynamicrafter.ui.settings import ServerSettings
+from dynamicrafter.ui.story import StoryShot
 
 _SWEEP = 60.0  # seconds between two looks for what is too old
-_PICTURES = {"animate": "the picture", "interpolate": "both pictures", "loop": "the picture"}
+_PICTURES = {
+    "animate": "the picture",
+    "interpolate": "both pictures",
+    "loop": "the picture",
+    "story": "a picture for the first shot",
+}
 
 
 class Service:
@@ -62,10 +68,11 @@ class Service:
 
     def submit(
         self,
-        mode: Mode,
+        mode: Task,
         pictures: Sequence[Upload | None],
         *,
         prompt: str = "",
+        shots: Sequence[StoryShot] = (),
         options: AnimateOptions | None = None,
         model: str = AUTOMATIC,
         owner: str,
@@ -81,6 +88,7 @@ class Service:
             mode=mode,
             pictures=tuple(picture for picture in pictures if picture is not None),
             prompt=prompt,
+            shots=tuple(shots),
             options=options or AnimateOptions(),
             model=self.catalogue.find(model, mode),
             key=model,
