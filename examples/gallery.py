@@ -18,9 +18,11 @@ from dynamicrafter.media.video import write_clip
 SIZE, CAPTION, COLUMNS = 128, 14, 2
 SHOWN = (
     ("rocket", "the camera pans left"),
-    ("chelsea", "the camera slides right"),
-    ("china", "camera gliding up"),
-    ("astronaut", "the shot moves down"),
+    ("chelsea", "the view zooms in"),
+    ("china", "the picture rotates clockwise"),
+    ("astronaut", "camera gliding right"),
+    ("astronaut", "the shot zooms out"),
+    ("chelsea", "the camera slides up"),
 )
 
 

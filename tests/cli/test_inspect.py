@@ -171,7 +171,7 @@ def test_what_makes_a_run_fit_is_told(cli):
         (["none.ckpt"], "model none.ckpt is a path to nothing"),
         (["seeded:huge"], "model 'seeded:huge' must be one of"),
         (["seeded:tiny", "--size", "100x64"], "width must be a positive multiple of 64 pixels, got 100; try 128."),
-        (["seeded:tiny", "--frames", "17"], "frames must be between 1 and 16, got 17; try 16."),
+        (["seeded:tiny", "--frames", "513"], "frames must be between 1 and 512, got 513; try 512."),
         (["seeded:tiny", "--dtype", "int8"], "dtype must be one of"),
         (["seeded:tiny", "--device", "tpu"], "device must be"),
         (["lora.ckpt"], "lora.ckpt is not a DynamiCrafter checkpoint: "),

@@ -105,8 +105,10 @@ def test_features_tell_clips_apart_and_only_their_pixels_count(weights, monkeypa
     assert features.shape == (4, 400)
     assert np.allclose(features[1], video_features(weights, [clips[1]])[0], atol=1e-5)
     assert not np.allclose(features[0], features[1], atol=1e-4)
-    assert frechet_video_distance(weights, clips[:2], clips[:2]) == pytest.approx(0, abs=1e-6)
-    assert frechet_video_distance(weights, clips[:2], clips[2:]) > 0
+    apart = frechet_video_distance(weights, clips[:2], clips[2:])
+    assert apart > 0
+    # Random weights answer with huge features, whose rounding differs from processor to processor.
+    assert frechet_video_distance(weights, clips[:2], clips[:2]) == pytest.approx(0, abs=1e-9 * apart)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -54,6 +54,13 @@ def test_a_saved_one_loads_whole_and_makes_the_same_clip(saved):
     settings = {"generator": torch.Generator().manual_seed(1), "num_frames": 4, "output_type": "uint8"}
     first = before(PICTURE, "the camera pans left", **settings).frames
     settings["generator"] = torch.Generator().manual_seed(1)
+    mapped = after(PICTURE, "the camera pans left", **settings).frames
+    # Where in memory a weight begins can change the order of sums, and a mapped file begins them anywhere.
+    assert np.abs(mapped.astype(int) - first).max() <= 1
+    for name in NETWORKS:
+        for parameter in getattr(after, name).parameters():
+            parameter.data = parameter.data.clone()
+    settings["generator"] = torch.Generator().manual_seed(1)
     np.testing.assert_array_equal(after(PICTURE, "the camera pans left", **settings).frames, first)
     assert first.shape == (1, 4, 64, 64, 3)
 
@@ -151,7 +158,7 @@ def test_a_run_is_counted_by_the_networks_own_settings(saved):
     called = count_call(lambda: unet(sample, meta(1).long(), context=context)).flops
     assert cost.denoise_flops == 3 * called + projected
     assert cost.decode_flops == 4 * count_call(lambda: vae.decode(meta(1, LATENTS, 8, 16))).flops
-    assert cost.weight_bytes == 4 * sum(p.numel() for n in networks.values() for p in n.parameters())
+    assert cost.memory.everything == 4 * sum(p.numel() for n in networks.values() for p in n.parameters())
 
 
 # Converted

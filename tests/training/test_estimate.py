@@ -68,6 +68,7 @@ def saved_bytes(config):
             text=torch.randn(config.batch_size, 77, 32),
             image=torch.randn(config.batch_size, 50, 48),
             motion=torch.ones(config.batch_size),
+            given=torch.zeros(config.batch_size, 2, dtype=torch.bool),
         )
     assert loss.shape == (config.batch_size,)
     return sum(kept.values())
