@@ -62,6 +62,7 @@ def test_a_person_makes_a_film_of_two_shots_and_uses_it_again(visit):
     page.get_by_role("tab", name="Story").click()
     panel = page.locator("#tab-story")
     option(panel, "steps").fill("2")
+    assert not option(panel, "frames").is_visible()  # each shot says its seconds
     page.locator("#make-story").click()
     panel.get_by_role("alert").get_by_text("Choose a picture for the first shot first.").wait_for()
     page.locator("#picture-story-0 input[type=file]").set_input_files(ROCKET)

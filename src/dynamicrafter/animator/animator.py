@@ -242,15 +242,12 @@ class Animator:
         Args:
             shots: alike in mode and in every option but motion, negative and seed; pictures, prompts and streams may
                 differ too.
-            on_step: called after each step with the number of steps done and of all; an error that it raises ends the
-                run and comes out here.
-            on_denoised: called before it with what the step took for the clean clips, (b, 4, f, h/8, w/8), float32, for
-                a preview; to be left as it is.
+            on_step: called after each step with the number of steps done and of all; its errors end the run.
+            on_denoised: called before it with what the step took for the clean clips, (b, 4, f, h/8, w/8); no copy.
 
         Raises:
             InputError: no shots, or shots that don't go together.
-            MemoryShortageError: memory ran out all the same; the message says what would help. The animator goes on
-                working.
+            MemoryShortageError: memory ran out all the same; its message says what helps. The animator goes on working.
         """
         if not shots:
             raise InputError("shots must hold at least one shot, got none.")
@@ -325,7 +322,7 @@ class Animator:
 
         Args:
             on_step: called after each step with the number of steps done and of all, over all gaps.
-            on_denoised: as in `run`, of the gap that is being made.
+            on_denoised: as in `run`, gap by gap.
 
         Raises:
             InputError: see `interpolate_through`.

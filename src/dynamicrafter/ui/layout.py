@@ -67,7 +67,14 @@ def upload_from(value: dict[str, Any] | None) -> Upload | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TabText:
-    """What is particular about a mode's tab; `more` are pictures that may be left out."""
+    """What is particular about a mode's tab.
+
+    Attributes:
+        pictures, more: labels of those that are needed, and of those that may be left out.
+        prompt: an example, shown where nothing is typed in.
+        asks: what is typed in.
+        without: options that say nothing there.
+    """
 
     mode: Task
     title: str
@@ -78,6 +85,7 @@ class TabText:
     examples: tuple[tuple[tuple[str, ...], str], ...]
     more: tuple[str, ...] = ()
     asks: str = "What happens"
+    without: tuple[str, ...] = ()
 
 
 TABS = (
@@ -118,6 +126,7 @@ TABS = (
         button="Make the film",
         examples=(),
         asks="Name of the film",
+        without=("frames",),
     ),
 )
 MOST_SHOTS = 6
@@ -221,7 +230,13 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
 
         def drawn(frequent: bool) -> dict[str, gr.components.Component]:
             return {
-                control.name: build(control, preset, min_width=230, elem_id=f"option-{text.mode}-{control.name}")
+                control.name: build(
+                    control,
+                    preset,
+                    min_width=230,
+                    elem_id=f"option-{text.mode}-{control.name}",
+                    visible=control.name not in text.without,
+                )
                 for control in controls()
                 if control.is_frequent == frequent
             }
