@@ -264,3 +264,14 @@ class TestCache:
         assert not path.is_symlink()
         assert list((path.parents[2] / "blobs").iterdir()) == []
         assert hub.find_local("256").path == path
+
+
+def test_what_an_unfinished_download_has_brought_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert hub.arrived("512") == 0
+    blobs = tmp_path / "models--Doubiiu--DynamiCrafter_512" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "abc.0123.incomplete").write_bytes(bytes(300))
+    (blobs / "finished").write_bytes(bytes(50))
+    assert hub.arrived("512") == 300
+    assert hub.arrived("1024") == 0

@@ -4,8 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
+from dynamicrafter import hub
+from dynamicrafter.errors import ModelNotFoundError
 from dynamicrafter.media.video import read_clip
 from ui_site import ROCKET
 
@@ -139,6 +142,31 @@ def test_a_job_can_be_cancelled_and_the_next_one_runs(visit, site):
     page.locator("#make-animate").click()
     made(page, "animate")
     assert page.locator("#gallery article").count() == 1
+
+
+def test_a_model_that_is_not_here_is_fetched_only_when_its_button_is_pressed(visit, tmp_path, monkeypatch):
+    asked = []
+
+    def download(name):
+        asked.append(name)
+        raise ModelNotFoundError("model.ckpt could not be downloaded (no network); run it again.")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(hub.MODELS_VARIABLE, raising=False)
+    monkeypatch.setattr(hub, "download", download)
+    page = visit()
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name="512: 512×320").click()
+    button = page.get_by_role("button", name="Download 512 (10.4 GB)")
+    button.wait_for()
+    panel = page.locator("#tab-animate")
+    give(panel, ROCKET)
+    page.locator("#make-animate").click()
+    panel.get_by_role("alert").get_by_text("Model 512 is not on this machine; press Download first").wait_for()
+    assert asked == []
+    button.click()
+    page.get_by_role("alert").get_by_text("Model.ckpt could not be downloaded (no network)").wait_for()
+    assert asked == ["512"]
 
 
 def test_two_visitors_wait_in_line_and_see_their_own_clips_only(visit, site):
