@@ -369,6 +369,7 @@ class Animator:
         raise MemoryShortageError(f"out of memory on {self.device}; {advice}.")
 
     def _metadata(self, shot: Shot, pictures: Sequence[Image.Image | None]) -> dict[str, Any]:
+        plan = self.pipeline.residency.plan
         sources = [shot.image, shot.last_image] if shot.mode == "interpolate" else [shot.image]
         return {
             "generator": f"dynamicrafter {dynamicrafter.__version__}",
@@ -382,13 +383,9 @@ class Animator:
             "sample": shot.sample,
             "device": self.device.type,
             "dtype": str(self.pipeline.unet.dtype).removeprefix("torch."),
-            "memory": self._measures_that_change_numbers(),
+            "memory": [] if plan is None else [name for name in plan.measures if name in INEXACT],
             "torch": torch.__version__,
         }
-
-    def _measures_that_change_numbers(self) -> list[str]:
-        plan = self.pipeline.residency.plan
-        return [] if plan is None else [name for name in plan.measures if name in INEXACT]
 
 
 def _hash_of(pipeline: DynamiCrafterPipeline) -> str:

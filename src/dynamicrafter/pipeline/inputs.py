@@ -40,6 +40,22 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
 
 
+def check_embeds(name: str, embeds: Tensor, *, count: int, length: int, width: int) -> None:
+    """Raises InputError unless text context (b, n, c) has this length and width, and one row or `count`."""
+    if embeds.ndim != 3 or embeds.shape[0] not in (1, count) or tuple(embeds.shape[1:]) != (length, width):
+        rows = f"1 or {count}" if count > 1 else "1"
+        raise InputError(f"{name} must be ({rows}, {length}, {width}), got {tuple(embeds.shape)}.")
+
+
+def check_callback_inputs(names: Sequence[str], known: Sequence[str]) -> None:
+    """Raises InputError where a callback asks for tensors that a step doesn't have."""
+    unknown = set(names) - set(known)
+    if unknown:
+        raise InputError(
+            f"callback_on_step_end_tensor_inputs may name {', '.join(known)}, got {', '.join(sorted(unknown))}."
+        )
+
+
 def as_pixels(pictures: Pictures, *, height: int, width: int, fit: Fit, name: str = "image") -> Tensor:
     """Bring pictures to the frame size.
 

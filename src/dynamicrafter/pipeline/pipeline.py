@@ -39,7 +39,9 @@ from dynamicrafter.pipeline.inputs import (
     as_pixels,
     as_prompts,
     check_at_least_one,
+    check_callback_inputs,
     check_choice,
+    check_embeds,
     check_frames,
     count_videos,
 )
@@ -322,7 +324,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_at_least_one("decode_chunk_size", 1 if decode_chunk_size is None else decode_chunk_size)
         check_choice("output_type", output_type, OUTPUT_TYPES)
         check_choice("guidance_batching", guidance_batching, BATCHINGS)
-        self._check_callback_inputs(callback_on_step_end_tensor_inputs)
+        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
         sampler = preset.sampler if sampler is None else sampler
@@ -393,19 +395,6 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             return self.encode_prompt(as_prompts(prompt, count=count, name=name))
         if prompt is not None:
             raise InputError(f"{name} and {name}_embeds exclude each other; leave one out.")
-        width = self.unet.config["cross_attention_dim"]
-        length = self.text_encoder.config.max_position_embeddings
-        if embeds.ndim != 3 or embeds.shape[0] not in (1, count) or tuple(embeds.shape[1:]) != (length, width):
-            raise InputError(
-                f"{name}_embeds must be ({f'1 or {count}' if count > 1 else 1}, {length}, {width}), "
-                f"got {tuple(embeds.shape)}."
-            )
+        shape = self.text_encoder.config.max_position_embeddings, self.unet.config["cross_attention_dim"]
+        check_embeds(f"{name}_embeds", embeds, count=count, length=shape[0], width=shape[1])
         return embeds.to(self._execution_device)
-
-    def _check_callback_inputs(self, names: Sequence[str]) -> None:
-        unknown = set(names) - set(self._callback_tensor_inputs)
-        if unknown:
-            raise InputError(
-                f"callback_on_step_end_tensor_inputs may name {', '.join(self._callback_tensor_inputs)}, "
-                f"got {', '.join(sorted(unknown))}."
-            )
