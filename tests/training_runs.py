@@ -68,16 +68,20 @@ def run_on_one_thread(config: TrainConfig) -> None:
     train(config, stream=FakeClips())
 
 
-def run_in_two(rank: int, port: int, configs: list[TrainConfig]) -> None:
-    """Be one of two processes that train together, one run after the other."""
+def run_in_two(rank: int, ports: list[int], configs: list[TrainConfig]) -> None:
+    """Be one of two processes that train together, one run after the other.
+
+    Each run has a port of its own: the other process may still be leaving the last one, and would be met there.
+    """
     import os
 
     from dynamicrafter.training.loop import train
 
-    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= address | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "1"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
-    for config in configs:
+    for port, config in zip(ports, configs, strict=True):
+        os.environ["MASTER_PORT"] = str(port)
         train(config, stream=FakeClips())
 
 

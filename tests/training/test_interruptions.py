@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, or divided among processes, against runs that weren't."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -57,16 +58,24 @@ def test_a_run_killed_at_random_moments_goes_on_as_if_it_never_had_been(tmp_path
     assert names == ["step-00000006", "step-00000008"]
 
 
+def free_ports(count):
+    """Ports to meet at, below those that the system hands to whatever connects or listens meanwhile."""
+    found = []
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            found.append(port)
+    return found[:count]
+
+
 def test_two_processes_train_as_one_with_twice_the_accumulation_and_one_goes_on_with_their_run(tmp_path, processes):
     one = small(tmp_path / "one", accumulation=4, batch_size=1)
     shared = small(tmp_path / "shared", accumulation=2, batch_size=1)
     sharded = small(tmp_path / "sharded", accumulation=2, batch_size=1, sharding="fsdp2", ema=0.9, checkpoint_every=2)
     begun = small(tmp_path / "begun", accumulation=2, batch_size=1, steps=2)
     train(one, stream=FakeClips())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [processes.Process(target=run_in_two, args=(rank, port, [shared, sharded, begun])) for rank in (0, 1)]
+    ports = free_ports(3)
+    ranks = [processes.Process(target=run_in_two, args=(rank, ports, [shared, sharded, begun])) for rank in (0, 1)]
     for rank in ranks:
         rank.start()
     for rank in ranks:
