@@ -5,7 +5,9 @@ import torch
 
 from dynamicrafter.presets import get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+from dynamicrafter.training.config import ObjectiveConfig
 from dynamicrafter.training.objective import denoising_loss
+from dynamicrafter.training.trainee import Trainee
 from goldens import TINY, load
 from tiny import network
 
@@ -83,3 +85,31 @@ def test_frames_and_their_means_weigh_as_asked():
         assert found[row].item() == pytest.approx(want.item(), rel=1e-5)
     alike = denoising_loss(unet, scheduler, latents, frame_weights=torch.full((2, 3), 7.0), **shared)
     assert torch.allclose(alike, denoising_loss(unet, scheduler, latents, **shared), rtol=1e-6)
+
+
+class _NoTokens(torch.nn.Module):
+    def forward(self, image, num_frames):
+        return torch.zeros(len(image), num_frames, 1, 1)
+
+
+def test_training_weighs_frames_and_means_as_its_settings_say():
+    scheduler = DynamiCrafterScheduler.from_preset(get_preset("bundled"))
+    latents, answer = torch.randn(2, 4, 3, 2, 2), torch.randn(2, 4, 3, 2, 2)
+    shared = {"noise": torch.randn_like(latents), "timesteps": torch.tensor([999, 20]), "image_latents": latents}
+    given = torch.tensor([[True, False, False], [True, False, True]])
+    trainee = Trainee(
+        _Answer(answer), _NoTokens(), scheduler, objective=ObjectiveConfig(given_frames=4.0, frame_means=2.0)
+    )
+    text, image = torch.zeros(2, 1, 1), torch.zeros(2, 1, 1)
+    found = trainee(latents=latents, text=text, image=image, motion=torch.ones(2), given=given, **shared)
+    want = denoising_loss(
+        _Answer(answer),
+        scheduler,
+        latents,
+        text_context=text,
+        image_context=torch.zeros(2, 3, 1, 1),
+        frame_weights=torch.where(given, 4.0, 1.0),
+        frame_mean_weight=2.0,
+        **shared,
+    )
+    assert torch.equal(found, want)
