@@ -39,3 +39,15 @@ def pipeline(golden: str) -> DynamiCrafterPipeline:
     )
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def unet_inputs(*, batch: int, frames: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Arguments of one call of a tiny UNet, drawn from a seed."""
+    random = torch.Generator().manual_seed(seed)
+    return {
+        "sample": torch.randn(batch, 8, frames, 4, 6, generator=random),
+        "timestep": torch.randint(0, 1000, (batch,), generator=random),
+        "text_context": torch.randn(batch, 77, 32, generator=random),
+        "image_context": torch.randn(batch, frames, 16, 32, generator=random),
+        "motion": torch.randint(5, 30, (batch,), generator=random),
+    }

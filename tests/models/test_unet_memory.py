@@ -6,28 +6,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dynamicrafter.models import attention
+from dynamicrafter.models import attention, products
 from dynamicrafter.models.attention import GatedFeedForward
 from dynamicrafter.models.blocks import FrameConvolution, TimeConvolution
 from goldens import MODULE_TOLERANCE, relative_error
-from tiny import network
-
-
-def inputs(*, batch, frames, seed=0):
-    random = torch.Generator().manual_seed(seed)
-    return {
-        "sample": torch.randn(batch, 8, frames, 4, 6, generator=random),
-        "timestep": torch.randint(0, 1000, (batch,), generator=random),
-        "text_context": torch.randn(batch, 77, 32, generator=random),
-        "image_context": torch.randn(batch, frames, 16, 32, generator=random),
-        "motion": torch.randint(5, 30, (batch,), generator=random),
-    }
+from tiny import network, unet_inputs
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(("batch", "frames"), [(1, 1), (2, 3), (3, 7), (2, 16)])
 def test_clips_in_a_batch_do_not_see_one_another(batch, frames):
-    unet, together = network("unet", "tiny256"), inputs(batch=batch, frames=frames)
+    unet, together = network("unet", "tiny256"), unet_inputs(batch=batch, frames=frames)
     joint = unet(**together)
     assert joint.shape == (batch, 4, frames, 4, 6)
     for index in range(batch):
@@ -37,7 +26,7 @@ def test_clips_in_a_batch_do_not_see_one_another(batch, frames):
 
 @torch.no_grad()
 def test_memory_format_of_the_weights_changes_no_number():
-    unet, given = network("unet", "tiny512"), inputs(batch=2, frames=4)
+    unet, given = network("unet", "tiny512"), unet_inputs(batch=2, frames=4)
     relaid = copy.deepcopy(unet).to(memory_format=torch.channels_last)
     assert relative_error(relaid(**given), unet(**given)) < MODULE_TOLERANCE
 
@@ -52,14 +41,16 @@ def test_feed_forward_in_parts_equals_the_whole(monkeypatch, num_bytes):
         assert relative_error(layer(tokens), whole.detach()) < MODULE_TOLERANCE
 
 
-def test_feed_forward_without_gradients_never_widens_more_tokens_than_allowed(monkeypatch):
+@pytest.mark.parametrize("fused", [True, False])
+def test_feed_forward_without_gradients_never_widens_more_tokens_than_allowed(monkeypatch, fused):
     layer, widest = GatedFeedForward(8), []
-    layer.proj_in.register_forward_hook(lambda _module, _input, inner: widest.append(inner.nbytes))
+    layer.proj_out.register_forward_pre_hook(lambda _module, inner: widest.append(inner[0].nbytes))
     monkeypatch.setattr(attention, "_INNER_BYTES", 2048)
+    monkeypatch.setattr(products, "_has_onednn", lambda: fused)
     with torch.no_grad():
         layer(torch.randn(2, 50, 8))
-    assert sum(widest) == 2 * 50 * 64 * 4
-    assert max(widest) <= 2048
+    assert sum(widest) == 2 * 50 * 32 * 4  # of the gated half
+    assert max(widest) <= 2048 // 2
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -86,7 +77,7 @@ def test_recomputed_units_give_the_same_gradients():
             module.p = 0.0
     recomputed = copy.deepcopy(kept)
     recomputed.enable_gradient_checkpointing()
-    given = inputs(batch=2, frames=3)
+    given = unet_inputs(batch=2, frames=3)
     for unet in (kept, recomputed):
         unet(**given).square().mean().backward()
     for (name, want), ours in zip(kept.named_parameters(), recomputed.parameters(), strict=True):

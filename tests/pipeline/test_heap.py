@@ -17,7 +17,7 @@ def resident():
 spec = importlib.util.spec_from_file_location("heap", sys.argv[1])
 heap = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(heap)
-told = sys.argv[2] == "yes" and heap.return_freed_memory()
+told = {"return": heap.return_freed_memory, "keep": heap.keep_freed_memory, "nothing": lambda: None}[sys.argv[2]]()
 bytearray(24 << 20)  # glibc learns from this one that such sizes are not large
 before = resident()
 pieces = [bytearray(8 << 20) for _ in range(20)]
@@ -29,17 +29,55 @@ print(resident() - before - len(kept))
 """
 
 
-@pytest.mark.skipif(heap._glibc() is None, reason="asks glibc")
-def test_freed_memory_goes_back_at_once_where_it_is_asked_to_and_otherwise_when_it_is_trimmed():
-    def left(asked):
-        words = [sys.executable, "-c", _LEFT_BEHIND, heap.__file__, asked]
-        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-        return said[0], int(said[1]), int(said[2])
+_PAGES_A_ROUND = """
+import importlib.util, resource, sys, threading
 
-    told, left_at_once, left_after = left("yes")
-    assert told == "True"
-    assert left_at_once < 2**21
-    _, kept, trimmed = left("no")
-    assert kept > 100 * 2**20
-    assert trimmed < 2**21
-    assert left_after < 2**21
+spec = importlib.util.spec_from_file_location("heap", sys.argv[1])
+heap = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(heap)
+told = sys.argv[2] == "keep" and heap.keep_freed_memory()
+
+def work():
+    for size in (48, 8, 40):
+        bytearray(size << 20)
+
+def rounds():
+    work()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        work()
+    print(told, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+
+rounds()
+thread = threading.Thread(target=rounds)
+thread.start()
+thread.join()
+"""
+
+needs_glibc = pytest.mark.skipif(heap._glibc() is None, reason="asks glibc")
+
+
+def told(program, asked):
+    words = [sys.executable, "-c", program, heap.__file__, asked]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+
+
+@needs_glibc
+def test_freed_memory_goes_back_at_once_where_it_is_asked_to_and_otherwise_when_it_is_trimmed():
+    answer, left_at_once, left_after = told(_LEFT_BEHIND, "return")
+    assert answer == "True"
+    assert int(left_at_once) < 2**21
+    assert int(left_after) < 2**21
+    for asked in ("nothing", "keep"):
+        _, kept, trimmed = told(_LEFT_BEHIND, asked)
+        assert int(kept) > 100 * 2**20
+        assert int(trimmed) < 2**21
+
+
+@needs_glibc
+def test_memory_that_is_kept_needs_no_new_pages_in_any_thread():
+    _, usual, _, usual_in_thread = told(_PAGES_A_ROUND, "nothing")
+    assert min(float(usual), float(usual_in_thread)) > 1000
+    answer, pages, _, pages_in_thread = told(_PAGES_A_ROUND, "keep")
+    assert answer == "True"
+    assert max(float(pages), float(pages_in_thread)) < 10

@@ -34,6 +34,7 @@ from dynamicrafter.errors import InputError, MemoryShortageError
 from dynamicrafter.hub import best_local
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.pipeline import DynamiCrafterPipeline
+from dynamicrafter.pipeline.heap import give_back_heap
 from dynamicrafter.pipeline.lora import lora_file
 from dynamicrafter.pipeline.memory import INEXACT, SHARE, MemoryPlan, device_bytes, free_bytes
 from dynamicrafter.pipeline.residency import release
@@ -358,7 +359,9 @@ class Animator:
         logger.info("memory plan: %s", plan.as_dict())
         try:
             self.pipeline.follow(plan, self.device)
-            return self.pipeline(*arguments, **options)
+            made = self.pipeline(*arguments, **options)
+            give_back_heap()  # for as long as nobody asks for more
+            return made
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

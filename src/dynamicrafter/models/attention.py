@@ -16,6 +16,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.models.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
+from dynamicrafter.models.products import Linear, fuses, linear
 from dynamicrafter.models.windows import Window, attend_in_windows
 
 # From 32 MiB, glibc returns freed memory to the system, and the next tensor pays a page fault for every 4 KiB.
@@ -24,19 +25,55 @@ _INNER_BYTES = 24 * 2**20
 
 # Keys; beyond, the matrix of all weights takes more memory than the fused kernel's slower backward pass is worth.
 _FEW_KEYS = 1024
+# Queries, keys and values, and softmax weights, at once: few enough to stay in a processor's cache between products.
+_SEQUENCE_BYTES = 2 * 2**20
+_WEIGHTS_BYTES = 8 * 2**20
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention. (b, n, heads, d) and twice (b, m, heads, d) → (b, n, heads, d).
 
-    diffusers chooses the backend. Only a CPU that trains takes the plain formula: short sequences go through it, forth
-    and back, in half the time that PyTorch's fused kernel needs (docs/benchmarks.md).
+    diffusers chooses the backend. Only a CPU takes the plain formula where it needs half the time of PyTorch's fused
+    kernel (docs/benchmarks.md): short sequences forth and back while training, and everything in bfloat16.
     """
     if query.requires_grad and query.device.type == "cpu" and key.shape[1] <= _FEW_KEYS:
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
         weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.mT, dim=-1)
         return (weights @ value).transpose(1, 2)
+    if query.device.type == "cpu" and query.dtype is torch.bfloat16 and not is_grad_enabled():
+        return _attend_in_parts(query, key, value)
     return dispatch_attention_fn(query, key, value)
+
+
+def _attend_in_parts(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The plain formula on as many sequences at a time as a processor's cache holds with their weights."""
+    attended = torch.empty_like(query)  # in the query's layout, as views that callers take back into theirs expect
+    bytes_each = (query[0].numel() + key[0].numel() + value[0].numel()) * query.element_size()
+    for some in _slices(len(query), _SEQUENCE_BYTES // bytes_each):
+        heads = (tensor[some].transpose(1, 2) for tensor in (query, key, value))
+        query_rows, key_rows, value_rows = (tensor.flatten(0, 1).contiguous() for tensor in heads)
+        rows = _attend_rows(query_rows, key_rows, value_rows)
+        attended[some] = rows.unflatten(0, (-1, query.shape[2])).transpose(1, 2)
+    return attended
+
+
+def _attend_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(r, n, d) and twice (r, m, d) → (r, n, d); some rows at a time, and of long ones some queries."""
+    num_rows, num_queries, width = query.shape
+    bytes_a_query = key.shape[1] * query.element_size()
+    attended = torch.empty_like(query)
+    unused = query.new_empty(())
+    for some in _slices(num_rows, _WEIGHTS_BYTES // (num_queries * bytes_a_query)):
+        for few in _slices(num_queries, _WEIGHTS_BYTES // bytes_a_query):
+            scores = torch.baddbmm(unused, query[some, few], key[some].mT, beta=0, alpha=width**-0.5)
+            attended[some, few] = torch.softmax(scores, dim=-1) @ value[some]
+    return attended
+
+
+def _slices(total: int, most: int) -> list[slice]:
+    """Parts of at most `most`, but at least one, that add up to all."""
+    size = max(1, most)
+    return [slice(first, first + size) for first in range(0, total, size)]
 
 
 class ContextKeysValues(NamedTuple):
@@ -57,10 +94,10 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, *, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(width, width, bias=False)
-        self.to_v = nn.Linear(width, width, bias=False)
-        self.to_out = nn.Linear(width, width)
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k = Linear(width, width, bias=False)
+        self.to_v = Linear(width, width, bias=False)
+        self.to_out = Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend along the last but one axis. (…, n, c) in and out, with one or two leading axes."""
@@ -97,12 +134,12 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, *, context_width: int, num_heads: int, learned_image_scale: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k_text = nn.Linear(context_width, width, bias=False)
-        self.to_v_text = nn.Linear(context_width, width, bias=False)
-        self.to_k_image = nn.Linear(context_width, width, bias=False)
-        self.to_v_image = nn.Linear(context_width, width, bias=False)
-        self.to_out = nn.Linear(width, width)
+        self.to_q = Linear(width, width, bias=False)
+        self.to_k_text = Linear(context_width, width, bias=False)
+        self.to_v_text = Linear(context_width, width, bias=False)
+        self.to_k_image = Linear(context_width, width, bias=False)
+        self.to_v_image = Linear(context_width, width, bias=False)
+        self.to_out = Linear(width, width)
         self.alpha = nn.Parameter(torch.zeros(())) if learned_image_scale else None
 
     def project_context(self, text_context: Tensor, image_context: Tensor) -> ContextKeysValues:
@@ -133,8 +170,8 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj_in = nn.Linear(width, 8 * width)
-        self.proj_out = nn.Linear(4 * width, width)
+        self.proj_in = Linear(width, 8 * width)
+        self.proj_out = Linear(4 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, c) in and out."""
@@ -147,6 +184,12 @@ class GatedFeedForward(nn.Module):
         return torch.cat([self._gated(part) for part in rows.split(num_rows)]).view(tokens.shape)
 
     def _gated(self, tokens: Tensor) -> Tensor:
+        # An adapter in the first layer's place has a product of its own.
+        if fuses(tokens) and type(self.proj_in) is Linear:
+            value_weight, gate_weight = self.proj_in.weight.chunk(2)
+            value_bias, gate_bias = self.proj_in.bias.chunk(2)
+            gate = linear(tokens, gate_weight, gate_bias, gelu=True)
+            return self.proj_out(linear(tokens, value_weight, value_bias).mul_(gate))
         value, gate = self.proj_in(tokens).chunk(2, dim=-1)
         return self.proj_out(value * F.gelu(gate))
 
@@ -158,7 +201,7 @@ class SpatialTransformer(nn.Module):
         super().__init__()
         num_heads = channels // head_dim
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, channels)
+        self.proj_in = Linear(channels, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.self_attention = SelfAttention(channels, num_heads=num_heads)
         self.norm2 = nn.LayerNorm(channels)
@@ -167,7 +210,7 @@ class SpatialTransformer(nn.Module):
         )
         self.norm3 = nn.LayerNorm(channels)
         self.feed_forward = GatedFeedForward(channels)
-        self.proj_out = nn.Linear(channels, channels)
+        self.proj_out = Linear(channels, channels)
 
     def forward(self, pictures: Tensor, context: ContextKeysValues) -> Tensor:
         """(b·f, c, h, w) in and out."""
@@ -185,14 +228,14 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         width = num_heads * head_dim
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, width)
+        self.proj_in = Linear(channels, width)
         self.norm1 = nn.LayerNorm(width)
         self.attention1 = TimeSelfAttention(width, num_heads=num_heads)
         self.norm2 = nn.LayerNorm(width)
         self.attention2 = TimeSelfAttention(width, num_heads=num_heads)
         self.norm3 = nn.LayerNorm(width)
         self.feed_forward = GatedFeedForward(width)
-        self.proj_out = nn.Linear(width, channels)
+        self.proj_out = Linear(width, channels)
 
     def forward(self, pictures: Tensor, num_frames: int, windows: Sequence[Window] | None = None) -> Tensor:
         """(b·f, c, h, w) in and out; attention sees all frames, or those within `windows`."""

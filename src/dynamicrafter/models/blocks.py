@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dynamicrafter.models.attention import ContextKeysValues, SpatialTransformer, TemporalTransformer
 from dynamicrafter.models.layout import from_time_planes, to_time_planes
+from dynamicrafter.models.products import linear
 from dynamicrafter.models.windows import Window
 
 
@@ -141,7 +142,7 @@ def _as_product(conv: nn.Conv2d, pictures: Tensor) -> Tensor:
     padded = F.pad(pictures.permute(0, 2, 3, 1), (0, 0, wide // 2, wide // 2, high // 2, high // 2))
     neighbourhoods = padded.unfold(1, high, 1).unfold(2, wide, 1).permute(0, 1, 2, 4, 5, 3).flatten(3)
     weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
-    return F.linear(neighbourhoods, weight, conv.bias).permute(0, 3, 1, 2)
+    return linear(neighbourhoods, weight, conv.bias).permute(0, 3, 1, 2)
 
 
 class Stage(nn.Module):

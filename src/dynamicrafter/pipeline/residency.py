@@ -18,8 +18,9 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.pipeline.eight_bits import keep_in_eight_bits, restore
 from dynamicrafter.pipeline.groups import keep_blocks, offload_blocks
-from dynamicrafter.pipeline.heap import give_back_heap, return_freed_memory
+from dynamicrafter.pipeline.heap import give_back_heap, keep_freed_memory, return_freed_memory
 from dynamicrafter.pipeline.memory import Measure, MemoryPlan, measures_on
+from dynamicrafter.pipeline.pages import forget_pages
 
 Origin = Callable[[Component], nn.Module]
 Networks = Mapping[Component, Any]
@@ -43,6 +44,7 @@ class Residency:
         self.plan: MemoryPlan | None = None
         self._leaving: frozenset[Component] = frozenset()
         self._measures: frozenset[str] = frozenset()
+        self._at_work: tuple[Component, ...] = ()
         self._waiting: dict[Tensor, Tensor] = {}  # by parameter on CUDA, what it is in the processor's memory
 
     def fixed(self, networks: Networks, device: torch.device) -> frozenset[Component]:
@@ -67,15 +69,13 @@ class Residency:
         if "int8" in measures and device.type != "cuda":
             leaving -= {"unet"}
         self.device, self.plan, self._leaving = device, plan, leaving
-        if "heap" in measures:
-            return_freed_memory()
         if measures & _OF_UNET != self._measures & _OF_UNET:
             self._treat_unet(networks, measures)
         self._measures = measures
         for name in leaving:
             self._leave(networks, name)
         if device.type == "cpu":
-            give_back_heap()  # which reading weights leaves full of gaps
+            self._tune_heap()
 
     def use(self, networks: Networks, *names: Component) -> None:
         """Have these networks on the device; of the others, those leave that don't stay."""
@@ -83,6 +83,15 @@ class Residency:
             self._leave(networks, name)
         for name in names:
             self._come(networks, name)
+        if names != self._at_work:
+            self._at_work = names
+            if next(networks[names[0]].parameters()).device.type == "cpu":
+                self._tune_heap()
+
+    def _tune_heap(self) -> None:
+        """Give back what reading weights, or the phase before, left free; tensors of the next are of other sizes."""
+        return_freed_memory() if "heap" in self._measures else keep_freed_memory()
+        give_back_heap()
 
     def _treat_unet(self, networks: Networks, measures: frozenset[str]) -> None:
         """Change between whole and in blocks, between exact and 8 bits, with the weights off the device."""
@@ -142,8 +151,17 @@ def _lay_out(networks: Networks, name: Component) -> None:
     Not while loading: a conversion would copy what is only mapped from a file.
     """
     if name in _CONVOLVING:
-        to: Any = nn.Module.to  # whose annotations know no memory format
-        to(networks[name], memory_format=torch.channels_last)
+        network: Any = networks[name]
+        before = _addresses(network)
+        nn.Module.to(network, memory_format=torch.channels_last)
+        after = _addresses(network)
+        forget_pages(before[key] for key in before if before[key] != after[key])
+
+
+def _addresses(network: nn.Module) -> dict[str, tuple[int, int]]:
+    """Where the parameters lie that are in the processor's memory."""
+    named = ((key, tensor) for key, tensor in network.named_parameters() if tensor.device.type == "cpu")
+    return {key: (tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for key, tensor in named}
 
 
 def is_away(network: nn.Module) -> bool:
