@@ -18,6 +18,7 @@ from dynamicrafter.cli.commands import InterpolateCommand, MakeCommand, ModelFla
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
+from dynamicrafter.hub.read_ahead import read_ahead
 from dynamicrafter.media.formats import find_format
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.video import check_output
@@ -167,6 +168,7 @@ def _same_file(path: Path, other: Path) -> bool:
 def load_animator(name: str, flags: ModelFlags, progress: Progress, *, quiet: bool) -> Animator:
     """Load the model `name` as the flags say."""
     progress.phase(f"Loading {name}…")
+    read_ahead(name)
     with importing():
         from dynamicrafter.animator.animator import Animator
 

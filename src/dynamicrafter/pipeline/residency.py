@@ -151,9 +151,10 @@ def _lay_out(networks: Networks, name: Component) -> None:
     Not while loading: a conversion would copy what is only mapped from a file.
     """
     if name in _CONVOLVING:
-        network: Any = networks[name]
+        network = networks[name]
         before = _addresses(network)
-        nn.Module.to(network, memory_format=torch.channels_last)
+        to: Any = nn.Module.to  # whose annotations know no memory format
+        to(network, memory_format=torch.channels_last)
         after = _addresses(network)
         forget_pages(before[key] for key in before if before[key] != after[key])
 
