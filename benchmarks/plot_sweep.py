@@ -43,6 +43,7 @@ def plot(axis: Any, growth: dict[str, Any]) -> None:
     axis.set_xlabel(growth["axis"])
     axis.set_ylabel("seconds for a clip")
     axis.set_ylim(bottom=0)
+    axis.locator_params(axis="x", nbins=6)
 
 
 if __name__ == "__main__":

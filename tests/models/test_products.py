@@ -62,13 +62,14 @@ def test_gradients_go_through_a_layer_as_through_pytorchs():
 
 
 @torch.no_grad()
-def test_what_stands_in_the_first_layers_place_is_called():
-    layer, tokens = GatedFeedForward(8), torch.randn(5, 8)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-12), (torch.bfloat16, 2 * BFLOAT16)])
+def test_what_stands_in_the_first_layers_place_is_called(dtype, tolerance):
+    layer, tokens = GatedFeedForward(8).to(dtype), torch.randn(5, 8, dtype=dtype)
     without = layer(tokens)
     layer.proj_in = nn.Sequential(layer.proj_in)  # as an adapter would, with a product of its own
-    assert relative_error(layer(tokens), without) < MODULE_TOLERANCE
+    assert relative_error(layer(tokens), without) < tolerance
     layer.proj_in.append(nn.Threshold(1e9, 0.0))
-    assert torch.equal(layer(tokens), layer.proj_out(torch.zeros(5, 32)))
+    assert torch.equal(layer(tokens), layer.proj_out(torch.zeros(5, 32, dtype=dtype)))
 
 
 @torch.no_grad()
