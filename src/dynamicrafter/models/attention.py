@@ -184,8 +184,8 @@ class GatedFeedForward(nn.Module):
         return torch.cat([self._gated(part) for part in rows.split(num_rows)]).view(tokens.shape)
 
     def _gated(self, tokens: Tensor) -> Tensor:
-        # What oneDNN's GELU and two products for one change, bfloat16 can't tell, but float32 can. An adapter in the first
-        # layer's place has a product of its own.
+        # What oneDNN's GELU and two products for one change, bfloat16 can't tell, but float32 can. An adapter in the
+        # first layer's place has a product of its own.
         if fuses(tokens) and tokens.dtype is torch.bfloat16 and type(self.proj_in) is Linear:
             value_weight, gate_weight = self.proj_in.weight.chunk(2)
             value_bias, gate_bias = self.proj_in.bias.chunk(2)
