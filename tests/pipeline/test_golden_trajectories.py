@@ -1,11 +1,13 @@
 """Whole sampling runs against the published implementation: seven kinds on three small models."""
 
+import copy
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from dynamicrafter.guidance import plan_passes
+from dynamicrafter.models import attention, products
 from goldens import GOLDEN, TINY, TRAJECTORY_TOLERANCE, load, relative_error
 from tiny import pipeline
 
@@ -37,22 +39,8 @@ def test_every_golden_trajectory_is_run():
     assert len(RUNS) == 20  # 6 steps is not a divisor of 1000, so the published code can't run it on the 256 model
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("batching", ["together", "separate"])
-@pytest.mark.parametrize(("golden", "name"), RUNS)
-def test_trajectory_follows_the_published_one(golden, name, batching, monkeypatch):
-    kind, want, given = KINDS[name], load(f"{golden}.{name}"), load(f"{golden}.conditioning")
-    pipe = pipeline(golden)
-    predicted = []
-    step = pipe.scheduler.step
-
-    def remember(*args, **options):
-        output = step(*args, **options)
-        predicted.append(output[1])
-        return output
-
-    monkeypatch.setattr(pipe.scheduler, "step", remember)
-
+def follow(pipe, kind, want, given, *, batching):
+    """Image latents and final latents of a run with a golden file's noise."""
     plan = plan_passes(kind.guidance, kind.image_guidance, rescale=pipe.preset.guidance_rescale)
     pipe.scheduler.set_timesteps(kind.steps)
     noise = want["posterior_noise"]
@@ -62,8 +50,6 @@ def test_trajectory_follows_the_published_one(golden, name, batching, monkeypatc
         ending = given["image"] if kind.mode == "loop" else given["image_end"]
         last = pipe.encode_image_latents(ending, noise=noise[:, 1])
     image_latents = pipe.place_image_latents(first, last, 16)
-    assert relative_error(image_latents, want["image_latents"]) < TRAJECTORY_TOLERANCE
-
     contexts = pipe.prepare_contexts(
         plan.passes,
         text=pipe.encode_prompt([PROMPT]),
@@ -81,8 +67,46 @@ def test_trajectory_follows_the_published_one(golden, name, batching, monkeypatc
         eta=kind.eta,
         step_noise=want["step_noise"],
     )
+    return image_latents, latents
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batching", ["together", "separate"])
+@pytest.mark.parametrize(("golden", "name"), RUNS)
+def test_trajectory_follows_the_published_one(golden, name, batching, monkeypatch):
+    want, pipe = load(f"{golden}.{name}"), pipeline(golden)
+    predicted = []
+    step = pipe.scheduler.step
+
+    def remember(*args, **options):
+        output = step(*args, **options)
+        predicted.append(output[1])
+        return output
+
+    monkeypatch.setattr(pipe.scheduler, "step", remember)
+    image_latents, latents = follow(pipe, KINDS[name], want, load(f"{golden}.conditioning"), batching=batching)
+    assert relative_error(image_latents, want["image_latents"]) < TRAJECTORY_TOLERANCE
     for ours, theirs in zip(predicted, want["pred_x0"], strict=True):
         assert relative_error(ours, theirs) < TRAJECTORY_TOLERANCE
     assert relative_error(latents, want["latents"]) < TRAJECTORY_TOLERANCE
     video = pipe.decode_latents(latents, chunk_size=5)[:, :, ::4]
     assert relative_error(video, want["video"]) < TRAJECTORY_TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("golden", TINY)
+def test_in_bfloat16_a_trajectory_is_as_near_with_everything_fused_as_with_nothing(golden, monkeypatch):
+    """Near means what rounding leaves of random weights guided by 7.5; docs/benchmarks.md has every trajectory's."""
+    want, given = load(f"{golden}.i2v"), load(f"{golden}.conditioning")
+
+    def error():
+        pipe = pipeline(golden)
+        pipe.unet = copy.deepcopy(pipe.unet).bfloat16()
+        _, latents = follow(pipe, KINDS["i2v"], want, given, batching="separate")
+        return relative_error(latents, want["latents"])
+
+    fused = error()
+    monkeypatch.setattr(products, "_has_onednn", lambda: False)
+    monkeypatch.setattr(attention, "_attend_in_parts", attention.dispatch_attention_fn)
+    assert fused < 0.12
+    assert fused < 1.3 * error()

@@ -20,7 +20,7 @@ from dynamicrafter.pipeline.accounting import count_call
 from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
 from dynamicrafter.pipeline.eight_bits import keep_in_eight_bits
 from dynamicrafter.pipeline.groups import offload_blocks, projections_on
-from dynamicrafter.pipeline.heap import keep_freed_memory
+from dynamicrafter.pipeline.heap import give_back_heap, keep_freed_memory
 from dynamicrafter.pipeline.loading import SEEDED, empty_model, folder_origin, seeded_components
 from dynamicrafter.pipeline.long_clips import plan_windows
 from dynamicrafter.presets import BUNDLED, NUM_FRAMES, WINDOW_STRIDE
@@ -138,6 +138,7 @@ def measure(case: Case, unet: DynamiCrafterUNet, *, device: torch.device, calls:
     inputs = make_inputs(unet, networks, case, size=size, device=device)
     if device.type == "cpu":
         keep_freed_memory()  # as the pipeline does
+        give_back_heap()  # what drawing weights left
     before = bytes_in_use(device)
 
     def call() -> object:
