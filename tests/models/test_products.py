@@ -8,14 +8,24 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynamicrafter.models import attention, products
-from dynamicrafter.models.attention import GatedFeedForward, SpatialTransformer, TemporalTransformer, attend
+from dynamicrafter.models.attention import (
+    GatedFeedForward,
+    SelfAttention,
+    SpatialTransformer,
+    TemporalTransformer,
+    attend,
+)
 from dynamicrafter.models.products import Linear, fuses, linear
 from goldens import MODULE_TOLERANCE, relative_error
 from tiny import network, unet_inputs
 
 BFLOAT16 = 2.0**-8  # of a number's size, at most, that rounding to bfloat16 and back changes
 
-needs_onednn = pytest.mark.skipif(not products._has_onednn(), reason="asks oneDNN")
+HALF = torch.zeros((), dtype=torch.bfloat16)
+
+needs_onednn = pytest.mark.skipif(
+    not (products._has_onednn() and products.multiplies_bfloat16(HALF)), reason="asks oneDNN and a processor's bfloat16"
+)
 
 
 @pytest.fixture
@@ -72,6 +82,7 @@ def test_what_stands_in_the_first_layers_place_is_called(dtype, tolerance):
     assert torch.equal(layer(tokens), layer.proj_out(torch.zeros(5, 32, dtype=dtype)))
 
 
+@needs_onednn
 @torch.no_grad()
 @pytest.mark.parametrize("layout", ["sequences", "frames"])
 @pytest.mark.parametrize(
@@ -94,6 +105,32 @@ def test_attention_in_parts_is_attention(monkeypatch, num_bytes, batch, queries,
     assert relative_error(ours, want) < 2 * BFLOAT16  # weights and what they add up to are rounded
 
 
+@torch.no_grad()
+def test_a_processor_without_bfloat16_products_is_left_to_pytorch(monkeypatch):
+    layer, tokens = Linear(6, 10).bfloat16(), torch.randn(1, 5, 2, 3, dtype=torch.bfloat16)
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(attention, "_attend_in_parts", never)
+    assert not fuses(tokens)
+    assert attend(tokens, tokens, tokens).shape == tokens.shape
+    assert torch.equal(layer(tokens.flatten(2)), F.linear(tokens.flatten(2), layer.weight, layer.bias))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiler_sees_plain_formulas_in_one_piece(dtype):
+    tokens = torch.randn(2, 9, 8, dtype=dtype)
+    graphs = []
+    for layer in (GatedFeedForward(8).to(dtype), SelfAttention(8, num_heads=2).to(dtype)):
+        compiled = torch.compile(layer, fullgraph=True, backend=lambda graph, _: graphs.append(graph) or graph)
+        assert relative_error(compiled(tokens), layer(tokens)) < (2 * BFLOAT16 if dtype is torch.bfloat16 else 1e-5)
+    assert len(graphs) == 2
+
+
+@needs_onednn
 @torch.no_grad()
 @pytest.mark.parametrize("preset", ["tiny256", "tiny512"])
 def test_in_bfloat16_a_call_is_as_near_to_float32_with_everything_on_as_with_everything_off(plain, preset):

@@ -16,7 +16,7 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.models.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
-from dynamicrafter.models.products import Linear, fuses, linear
+from dynamicrafter.models.products import Linear, fuses, linear, multiplies_bfloat16
 from dynamicrafter.models.windows import Window, attend_in_windows
 
 # From 32 MiB, glibc returns freed memory to the system, and the next tensor pays a page fault for every 4 KiB.
@@ -40,7 +40,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
         weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.mT, dim=-1)
         return (weights @ value).transpose(1, 2)
-    if query.device.type == "cpu" and query.dtype is torch.bfloat16 and not is_grad_enabled():
+    if multiplies_bfloat16(query) and not is_grad_enabled():
         return _attend_in_parts(query, key, value)
     return dispatch_attention_fn(query, key, value)
 

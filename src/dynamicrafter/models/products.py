@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.nn import functional as F
 
-_ONEDNN_FORMATS = (torch.float32, torch.bfloat16)
-
 
 def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> Tensor:
     """tokens · weightᵀ + bias, and the exact GELU of it where asked.
@@ -35,7 +33,21 @@ def linear(tokens: Tensor, weight: Tensor, bias: Tensor | None = None, *, gelu: 
 
 def fuses(tokens: Tensor) -> bool:
     """Whether `linear` fuses what follows a product of these tokens."""
-    return tokens.device.type == "cpu" and tokens.dtype in _ONEDNN_FORMATS and not is_grad_enabled() and _has_onednn()
+    if tokens.device.type != "cpu" or is_grad_enabled():
+        return False
+    if torch.compiler.is_compiling() or not _has_onednn():  # the compiler fuses by itself
+        return False
+    return tokens.dtype is torch.float32 or multiplies_bfloat16(tokens)
+
+
+def multiplies_bfloat16(tokens: Tensor) -> bool:
+    """Whether these are bfloat16, and on a processor whose products of them are fast."""
+    if tokens.device.type != "cpu" or tokens.dtype is not torch.bfloat16:
+        return False
+    if torch.compiler.is_compiling() or not torch.backends.mkldnn.is_available():
+        return False
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and bool(supported())
 
 
 def _has_onednn() -> bool:
