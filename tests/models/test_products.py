@@ -95,7 +95,11 @@ def test_attention_in_parts_is_attention(monkeypatch, num_bytes, batch, queries,
         tokens = torch.randn(batch, length, 2, 8, dtype=torch.bfloat16)
         return tokens if layout == "sequences" else tokens.transpose(0, 1).contiguous().transpose(0, 1)
 
+    def never(*_):
+        raise AssertionError
+
     query, key, value = draw(queries), draw(keys), draw(keys)
+    monkeypatch.setattr(attention, "dispatch_attention_fn", never)
     monkeypatch.setattr(attention, "_SEQUENCE_BYTES", num_bytes)
     monkeypatch.setattr(attention, "_WEIGHTS_BYTES", num_bytes)
     ours = attend(query, key, value)

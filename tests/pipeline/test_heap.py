@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from dynamicrafter.pipeline import heap
+from dynamicrafter.pipeline import heap, residency
+from tiny import pipeline
 
 _LEFT_BEHIND = """
 import importlib.util, sys
@@ -81,3 +83,18 @@ def test_memory_that_is_kept_needs_no_new_pages_in_any_thread():
     answer, pages, _, pages_in_thread = told(_PAGES_A_ROUND, "keep")
     assert answer == "True"
     assert max(float(pages), float(pages_in_thread)) < 10
+
+
+def test_memory_is_kept_within_a_phase_and_goes_back_between_phases(monkeypatch):
+    said = []
+    for name in ("keep_freed_memory", "return_freed_memory", "give_back_heap"):
+        monkeypatch.setattr(residency, name, lambda name=name: said.append(name))
+    pipe = pipeline("tiny512")
+    pipe.follow(None, torch.device("cpu"))
+    assert said == ["keep_freed_memory", "give_back_heap"]
+    said.clear()
+    pipe.use("vae")
+    pipe.use("vae")
+    assert said == ["keep_freed_memory", "give_back_heap"]
+    pipe.use("unet")
+    assert said == ["keep_freed_memory", "give_back_heap"] * 2

@@ -49,31 +49,25 @@ def _attend_in_parts(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """The plain formula on as many sequences at a time as a processor's cache holds with their weights."""
     attended = torch.empty_like(query)  # in the query's layout, as views that callers take back into theirs expect
     bytes_each = (query[0].numel() + key[0].numel() + value[0].numel()) * query.element_size()
-    for some in _slices(len(query), _SEQUENCE_BYTES // bytes_each):
-        heads = (tensor[some].transpose(1, 2) for tensor in (query, key, value))
-        query_rows, key_rows, value_rows = (tensor.flatten(0, 1).contiguous() for tensor in heads)
-        rows = _attend_rows(query_rows, key_rows, value_rows)
-        attended[some] = rows.unflatten(0, (-1, query.shape[2])).transpose(1, 2)
+    size = max(1, _SEQUENCE_BYTES // bytes_each)
+    for place, *some in zip(*(tensor.split(size) for tensor in (attended, query, key, value)), strict=True):
+        rows = _attend_rows(*(tensor.transpose(1, 2).flatten(0, 1).contiguous() for tensor in some))
+        place.copy_(rows.unflatten(0, (-1, query.shape[2])).transpose(1, 2))
     return attended
 
 
 def _attend_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(r, n, d) and twice (r, m, d) → (r, n, d); some rows at a time, and of long ones some queries."""
-    num_rows, num_queries, width = query.shape
+    _, num_queries, width = query.shape
     bytes_a_query = key.shape[1] * query.element_size()
+    rows, queries = (max(1, _WEIGHTS_BYTES // size) for size in (num_queries * bytes_a_query, bytes_a_query))
     attended = torch.empty_like(query)
     unused = query.new_empty(())
-    for some in _slices(num_rows, _WEIGHTS_BYTES // (num_queries * bytes_a_query)):
-        for few in _slices(num_queries, _WEIGHTS_BYTES // bytes_a_query):
-            scores = torch.baddbmm(unused, query[some, few], key[some].mT, beta=0, alpha=width**-0.5)
-            attended[some, few] = torch.softmax(scores, dim=-1) @ value[some]
+    for places, asking, keys, values in zip(*(each.split(rows) for each in (attended, query, key, value)), strict=True):
+        for place, few in zip(places.split(queries, dim=1), asking.split(queries, dim=1), strict=True):
+            scores = torch.baddbmm(unused, few, keys.mT, beta=0, alpha=width**-0.5)
+            place.copy_(torch.softmax(scores, dim=-1) @ values)
     return attended
-
-
-def _slices(total: int, most: int) -> list[slice]:
-    """Parts of at most `most`, but at least one, that add up to all."""
-    size = max(1, most)
-    return [slice(first, first + size) for first in range(0, total, size)]
 
 
 class ContextKeysValues(NamedTuple):

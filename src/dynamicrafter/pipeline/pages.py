@@ -24,8 +24,7 @@ def forget_pages(ranges: Iterable[Range]) -> int:
     Returns:
         Bytes let go of.
     """
-    ranges = list(ranges)
-    if not ranges or not sys.platform.startswith("linux") or not _MAPS.exists():
+    if not sys.platform.startswith("linux") or not _MAPS.exists():
         return 0
     files, library, forgotten = _mapped_files(), ctypes.CDLL(None), 0
     starts = [start for start, _ in files]

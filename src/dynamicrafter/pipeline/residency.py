@@ -150,19 +150,19 @@ def _lay_out(networks: Networks, name: Component) -> None:
 
     Not while loading: a conversion would copy what is only mapped from a file.
     """
-    if name in _CONVOLVING:
-        network = networks[name]
-        before = _addresses(network)
+    if name not in _CONVOLVING:
+        return
+    network = networks[name]
+    otherwise = [
+        tensor
+        for tensor in network.parameters()
+        if tensor.ndim == 4 and not tensor.is_contiguous(memory_format=torch.channels_last)
+    ]
+    if otherwise:
+        left = [(each.data_ptr(), each.data_ptr() + each.nbytes) for each in otherwise if each.device.type == "cpu"]
         to: Any = nn.Module.to  # whose annotations know no memory format
         to(network, memory_format=torch.channels_last)
-        after = _addresses(network)
-        forget_pages(before[key] for key in before if before[key] != after[key])
-
-
-def _addresses(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Where the parameters lie that are in the processor's memory."""
-    named = ((key, tensor) for key, tensor in network.named_parameters() if tensor.device.type == "cpu")
-    return {key: (tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for key, tensor in named}
+        forget_pages(left)
 
 
 def is_away(network: nn.Module) -> bool:
