@@ -5,6 +5,7 @@ Importable without torch, so that help appears at once.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -102,18 +103,18 @@ Picture = Annotated[Positional[Path | None], PICTURE]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Subject(ABC):
     """What a clip is made of."""
 
     @property
+    @abstractmethod
     def pictures(self) -> tuple[Path | None, ...]:
         """One or several; None in the place of one that must be given and is not."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def prompts(self) -> tuple[str, ...]:
         """One, or one for each gap between pictures."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
