@@ -332,3 +332,10 @@ def test_standard_output_is_no_place_for_a_clip(cli, photo):
     done = cli("animate", photo, *TINY, "-o", "-")
     assert (done.code, done.out) == (2, "")
     assert done.err == "error: output must be a file, got -, which would be standard output; try -o clip.mp4.\n"
+
+
+def test_the_models_files_are_asked_for_before_it_is_loaded(cli, photo, monkeypatch):
+    asked = []
+    monkeypatch.setattr("dynamicrafter.cli.make.read_ahead", asked.append)
+    assert cli("animate", photo, "a boat", "-o", "clip.npy", *TINY).code == 0
+    assert asked == ["seeded:tiny"]
