@@ -308,39 +308,6 @@ def test_interrupting_ends_after_the_step_and_the_next_run_is_whole(pipe, pictur
     assert seen == [1, 1]
 
 
-def test_chunked_sliced_and_tiled_decoding_agree(pipe, picture):
-    latents = run(pipe, picture, "waves", num_frames=4)
-    whole = pipe.decode_latents(latents, chunk_size=4)
-    assert decibels(pipe.decode_latents(latents, chunk_size=1), whole) > 100
-    pipe.vae.enable_slicing()
-    try:
-        assert decibels(pipe.decode_latents(latents, chunk_size=4), whole) > 100
-    finally:
-        pipe.vae.disable_slicing()
-    pipe.vae.enable_tiling()
-    try:
-        assert pipe.decode_latents(latents).shape == whole.shape
-    finally:
-        pipe.vae.disable_tiling()
-
-
-def test_a_half_precision_autoencoder_works_in_float32_and_is_left_as_it_was(pipe, picture):
-    latents = run(pipe, picture, "waves", num_frames=2)
-    want = pipe.decode_latents(latents)
-    weights = {name: tensor.clone() for name, tensor in pipe.vae.state_dict().items()}
-    pipe.vae.to(torch.float16)
-    try:
-        seen = []
-        hook = pipe.vae.decoder.register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
-        got = pipe.decode_latents(latents)
-        hook.remove()
-        assert set(seen) == {torch.float32}
-        assert pipe.vae.dtype == torch.float16
-        assert decibels(got, want) > 50
-    finally:
-        pipe.vae.to(torch.float32).load_state_dict(weights)
-
-
 def test_bfloat16_runs_and_stays_near_float32(picture):
     pipe = pipeline("tiny512")
     want = run(pipe, picture, "waves", generator=generator_for(1), guidance_scale=1.0)
