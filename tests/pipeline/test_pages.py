@@ -49,12 +49,14 @@ def test_what_is_a_programs_own_is_left_alone(mapped):
 
 def test_convolutions_that_are_laid_out_anew_leave_nothing_of_their_file_behind(tmp_path):
     plain = nn.Conv2d(512, 512, 3, bias=False)
-    save_file({"weight": plain.weight.detach()}, tmp_path / "w.safetensors")
+    save_file({"weight": plain.weight.detach(), "other": torch.ones(8)}, tmp_path / "w.safetensors")
     layer = nn.Conv2d(512, 512, 3, bias=False, device="meta")
-    layer.load_state_dict(load_file(tmp_path / "w.safetensors"), assign=True)
+    mapped = load_file(tmp_path / "w.safetensors")
+    layer.load_state_dict({"weight": mapped.pop("weight")}, assign=True)
     assert torch.equal(layer.weight, plain.weight)  # reads it all
     before = resident_of_files()
     Residency().use({"unet": layer}, "unet")
     assert before - resident_of_files() > plain.weight.nbytes * 0.9
+    assert torch.equal(mapped["other"], torch.ones(8))  # which keeps the file mapped, as a network's other weights do
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(layer.weight, plain.weight)
