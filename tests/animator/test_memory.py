@@ -11,8 +11,8 @@ from dynamicrafter import AnimateOptions, Animator
 from dynamicrafter.animator import animator as module
 from dynamicrafter.errors import InputError, MemoryShortageError
 from dynamicrafter.memory.advice import is_out_of_memory
-from dynamicrafter.memory.offload import is_unloaded
 from dynamicrafter.memory.plan import make_plan
+from dynamicrafter.memory.reload import is_unloaded
 from dynamicrafter.pipeline.lora import write_lora
 from tiny import network
 

@@ -178,7 +178,7 @@ class Animator:
             budget=self.memory or total_memory(self.device),
             videos=clips,
             fixed=offloader.fixed(networks, self.device),
-            measures=offloader.measures(self.device),
+            measures=offloader.measures(networks, self.device),
         )
 
     def animate(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:

@@ -15,7 +15,7 @@ import torch
 from dynamicrafter.benchmarking.clock import PeakMemory, bytes_in_use, matmul_flop_per_second, seconds
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.hub import resolve
-from dynamicrafter.memory.blocks import offload_blocks, projections_on
+from dynamicrafter.memory.blocks import BlockOffload, projections_on
 from dynamicrafter.memory.counting import count_call
 from dynamicrafter.memory.int8 import quantize
 from dynamicrafter.memory.malloc import keep_freed_memory, trim_heap
@@ -122,7 +122,7 @@ class Bench:
         if case.option == "int8":
             quantize(unet)
         if case.option == "blocks":
-            offload_blocks(unet.to("cpu"), self.device)
+            BlockOffload(unet.to("cpu"), self.device).load()
             return unet
         unet.to(self.device)
         if case.option == "compile":

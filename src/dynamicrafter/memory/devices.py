@@ -30,6 +30,18 @@ def choose_device(name: str | None = None) -> torch.device:
     return device
 
 
+def indexed(device: torch.device) -> torch.device:
+    """The device as tensors name it: "cuda" alone means the current one, and equals no tensor's device."""
+    if device.index is not None or not has_own_memory(device):
+        return device
+    return torch.empty(0, device=device).device
+
+
+def has_own_memory(device: torch.device) -> bool:
+    """Whether a device has memory beside the processor's; Apple's GPU has not."""
+    return device.type not in ("cpu", "mps")
+
+
 def all_devices() -> list[str]:
     """Every GPU of this machine that PyTorch can use, or else the CPU."""
     if torch.cuda.is_available():

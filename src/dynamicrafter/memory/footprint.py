@@ -72,6 +72,7 @@ def measure_footprint(
     num_frames: int,
     passes: int,
     videos: int = 1,
+    decode_chunk_size: int = 1,
     dtype: torch.dtype | None = None,
     fixed: frozenset[Component] = frozenset(),
 ) -> Footprint:
@@ -83,6 +84,7 @@ def measure_footprint(
         num_frames: that go through the UNet at once.
         passes: of a guided step, 1 to 3.
         videos: made as one batch.
+        decode_chunk_size: frames decoded at a time.
         dtype: of the networks, as if they were cast to it; None for the one that they have.
         fixed: networks that can't leave.
     """
@@ -95,7 +97,7 @@ def measure_footprint(
     pixels, tile = height * width, min(height, tile_pixels(vae)) * min(width, tile_pixels(vae))
     picture = 3 * pixels * torch.float32.itemsize
     encoding, decoding = _per_pixel(vae, sizes["vae"])
-    video = videos * num_frames * picture
+    video, chunk = videos * num_frames * picture, min(decode_chunk_size, videos * num_frames)
     widest = widest_weight_bytes(unet, of_unet)
     return Footprint(
         weights={name: weight_bytes(networks[name], sizes[name]) for name in COMPONENTS},
@@ -107,8 +109,8 @@ def measure_footprint(
         conditioning=_conditioning_bytes(networks, rows=videos, itemsize=sizes["image_encoder"]) + contexts,
         denoising=contexts + activation_bytes(unet, batch=videos, **latent),
         denoising_together=contexts + activation_bytes(unet, batch=videos * passes, **latent),
-        decoding=int(max(decoding * pixels + video, _ROUNDING * video)),
-        decoding_tiled=int(max(decoding * tile + video + 3 * picture, _ROUNDING * video)),
+        decoding=int(max(chunk * decoding * pixels + video, _ROUNDING * video)),
+        decoding_tiled=int(max(chunk * (decoding * tile + 3 * picture) + video, _ROUNDING * video)),
         fixed=fixed,
     )
 

@@ -49,6 +49,14 @@ def is_quantized(network: nn.Module) -> bool:
     return any(parametrize.is_parametrized(layer, "weight") for layer in network.modules())
 
 
+def dequantize(network: nn.Module) -> None:
+    """Widen a network's weights that are in 8 bits, in place; they keep the rounding."""
+    for layer in list(network.modules()):
+        if parametrize.is_parametrized(layer, "weight"):
+            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+            layer.weight.requires_grad_(False)
+
+
 def restore(network: nn.Module, exact: nn.Module) -> None:
     """Give a network in 8 bits the weights of an equal one, which may lack the adapters."""
     weights = exact.state_dict()
@@ -56,7 +64,7 @@ def restore(network: nn.Module, exact: nn.Module) -> None:
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
             key = f"{name.replace('.base_layer', '')}.weight"
-            layer.weight = nn.Parameter(weights[key].to(layer.weight.device), requires_grad=False)
+            layer.weight = nn.Parameter(weights[key].to(layer.weight), requires_grad=False)
 
 
 def quantized_bytes(network: nn.Module, itemsize: int) -> int:

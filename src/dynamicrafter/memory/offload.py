@@ -1,13 +1,15 @@
-"""Which networks are on the device, and how the others come and go: the part of a memory plan that moves weights.
+"""Which networks are on the device, and how the others leave and come: the part of a memory plan that moves weights.
 
-On CUDA, networks wait in the processor's memory. Where the device shares that memory (CPU, Apple's GPU), they are
-forgotten and read again, so that only what comes from a file, a folder or seeded weights can leave. Both are exact.
+On a GPU with memory of its own, networks wait in the host's memory. Where the device shares that memory (CPU, Apple's
+GPU), they are dropped and read again, so that only what comes from a file, a folder or seeded weights can leave. Both
+are exact, and what was changed meanwhile stays changed.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -16,16 +18,22 @@ from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
-from dynamicrafter.memory.blocks import offload_blocks, remove_block_offload
-from dynamicrafter.memory.int8 import quantize, restore
+from dynamicrafter.memory.blocks import BlockOffload
+from dynamicrafter.memory.changes import Snapshot
+from dynamicrafter.memory.devices import has_own_memory, indexed
+from dynamicrafter.memory.host_copies import HostCopies
+from dynamicrafter.memory.int8 import dequantize, quantize, restore
 from dynamicrafter.memory.malloc import keep_freed_memory, return_freed_memory, trim_heap
 from dynamicrafter.memory.pages import drop_pages
 from dynamicrafter.memory.plan import Measure, MemoryPlan, measures_on
+from dynamicrafter.memory.reload import can_unload, is_hooked, is_unloaded, load, source_of, unload
 
-Reload = Callable[[Component], nn.Module]
+logger = logging.getLogger(__name__)
+
 Networks = Mapping[Component, Any]
 
 _CONVOLVING = ("unet", "vae")
+_UNET: frozenset[Component] = frozenset({"unet"})
 _OF_UNET = frozenset({"blocks", "int8"})
 
 
@@ -33,141 +41,215 @@ class Offloader:
     """Brings a pipeline's networks to their device when they are asked for.
 
     Every method takes the networks by component, which a pipeline's user may exchange at any time.
-
-    Args:
-        origin: makes one of them anew, filled, in its number format; None where the weights come from elsewhere.
     """
 
-    def __init__(self, origin: Reload | None = None) -> None:
-        self.origin = origin
+    def __init__(self) -> None:
         self.device: torch.device | None = None  # None: wherever the user put them
         self.plan: MemoryPlan | None = None
         self._leaving: frozenset[Component] = frozenset()
         self._measures: frozenset[str] = frozenset()
-        self._at_work: tuple[Component, ...] = ()
-        self._waiting: dict[Tensor, Tensor] = {}  # by parameter on CUDA, what it is in the processor's memory
+        self._at_work: tuple[Any, ...] = ()
+        self._copies: dict[Component, HostCopies] = {}
+        self._unet: _TreatedUNet | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Offloader, ()  # hooks and copies belong to this process
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Offloader:
+        return Offloader()
 
     def fixed(self, networks: Networks, device: torch.device) -> frozenset[Component]:
-        """Networks that can't leave a device, for they would be forgotten and can't be read again as they are.
-
-        Those are all without an origin, and those with adapters on them.
-        """
-        if device.type == "cuda":
+        """Networks that can't leave a device, for they would be dropped and can't be read again as they are."""
+        if has_own_memory(device):
             return frozenset()
-        if self.origin is None:
-            return frozenset(COMPONENTS)
-        return frozenset(name for name in COMPONENTS if getattr(networks[name], "peft_config", None))
+        return frozenset(name for name in COMPONENTS if not can_unload(networks[name]))
 
-    def measures(self, device: torch.device) -> tuple[Measure, ...]:
-        """What can be done on a device and undone again; to be exact again, 8 bits need an origin."""
-        return tuple(name for name in measures_on(device.type) if name != "int8" or self.origin is not None)
+    def measures(self, networks: Networks, device: torch.device) -> tuple[Measure, ...]:
+        """What can be done on a device and undone again; to be exact again, 8 bits need weights that can be read."""
+        unet, source = networks["unet"], source_of(networks["unet"])
+        treated = self._unet is not None and self._unet.is_of(unet) and self._unet.quantized
+        exact = source is not None and (is_unloaded(unet) or treated or source.looks_right(unet))
+        return tuple(name for name in measures_on(device.type) if name != "int8" or exact)
 
     def apply_plan(self, networks: Networks, plan: MemoryPlan | None, device: torch.device) -> None:
         """Do what a plan says from now on, and undo what one before it said; None for no measures at all."""
+        device = indexed(device)
+        self.plan, self._at_work = plan, ()
         measures = frozenset(plan.measures if plan else ())
-        leaving = (plan.leaving if plan else frozenset()) - self.fixed(networks, device)
-        if "int8" in measures and device.type != "cuda":
-            leaving -= {"unet"}
-        self.device, self.plan, self._leaving = device, plan, leaving
-        if measures & _OF_UNET != self._measures & _OF_UNET:
-            self._treat_unet(networks, measures)
-        self._measures = measures
+        self._treat_unet(networks, measures & _OF_UNET, device)
+        if device != self.device:
+            self._copies.clear()
+        self.device, self._measures = device, measures
+        leaving: frozenset[Component] = (plan.leaving if plan else frozenset()) - self.fixed(networks, device)
+        if measures & _OF_UNET:
+            leaving = leaving.union(_UNET) if has_own_memory(device) else leaving - _UNET
+        self._leaving = leaving
+        self._copies = {name: copies for name, copies in self._copies.items() if name in leaving}
         for name in leaving:
             self._leave(networks, name)
         if device.type == "cpu":
             self._tune_heap()
 
+    def end(self, networks: Networks) -> None:
+        """Undo all measures and leave the networks, read or not, to whoever moves them next."""
+        self._treat_unet(networks, frozenset(), torch.device("cpu"))
+        self.device = self.plan = None
+        self._leaving, self._measures, self._at_work = frozenset(), frozenset(), ()
+        self._copies.clear()
+
     def onload(self, networks: Networks, *names: Component) -> None:
         """Have these networks on the device; of the others, those leave that don't stay."""
+        at_work = tuple((name, id(networks[name])) for name in names)
+        first = next(networks[names[0]].parameters())
+        if at_work == self._at_work and first.device == (self.device or first.device):
+            return  # as in every step of a run
         for name in self._leaving.difference(names):
             self._leave(networks, name)
         for name in names:
             self._come(networks, name)
-        if names != self._at_work:
-            self._at_work = names
-            if next(networks[names[0]].parameters()).device.type == "cpu":
-                self._tune_heap()
+        self._at_work = at_work
+        if next(networks[names[0]].parameters()).device.type == "cpu":
+            self._tune_heap()
 
     def _tune_heap(self) -> None:
         """Give back what reading weights, or the phase before, left free; tensors of the next are of other sizes."""
         return_freed_memory() if "heap" in self._measures else keep_freed_memory()
         trim_heap()
 
-    def _treat_unet(self, networks: Networks, measures: frozenset[str]) -> None:
+    def _treat_unet(self, networks: Networks, measures: frozenset[str], device: torch.device) -> None:
         """Change between whole and in blocks, between exact and 8 bits, with the weights off the device."""
-        unet = networks["unet"]
-        assert self.device is not None
-        if "blocks" in self._measures:
-            remove_block_offload(unet)
-        self._fill(networks, "unet")
-        if self.device.type == "cuda":
-            unet.to("cpu")
-            self._waiting.clear()
-        if "int8" in self._measures:
-            assert self.origin is not None
-            restore(unet, self.origin("unet"))
-        _lay_out(networks, "unet")
-        if "int8" in measures:
-            quantize(unet)
-        if "blocks" in measures:
-            offload_blocks(unet, self.device)
+        treated = self._unet
+        if treated is not None:
+            if treated.is_of(networks["unet"]) and (treated.measures, treated.device) == (measures, device):
+                return
+            treated.undo()
+            self._unet = None
+        if measures:
+            if has_own_memory(device):
+                self._to_host(networks, "unet")
+            _load(networks, "unet")
+            self._unet = _TreatedUNet(networks["unet"], measures, device)
 
     def _come(self, networks: Networks, name: Component) -> None:
         network = networks[name]
-        self._fill(networks, name)
-        _lay_out(networks, name)
-        if self.device is None or (name == "unet" and "blocks" in self._measures):
+        _load(networks, name)
+        if self.device is None or is_hooked(network):
             return
-        for tensor in chain(network.parameters(), network.buffers()):
-            if tensor.device != self.device:
-                if self.device.type == "cuda" and name in self._leaving:
-                    self._waiting[tensor] = tensor.data
-                tensor.data = tensor.data.to(self.device, non_blocking=True)
+        if self._blocks(network) is not None:
+            self._blocks(network).load()
+        elif name in self._leaving and has_own_memory(self.device):
+            self._copies.setdefault(name, HostCopies()).onload(_tensors(network), self.device)
+        else:
+            for tensor in _tensors(network).values():
+                if tensor.device != self.device:
+                    tensor.data = tensor.data.to(self.device, non_blocking=True)
 
     def _leave(self, networks: Networks, name: Component) -> None:
         network = networks[name]
-        if self.device is not None and self.device.type == "cuda":
-            for tensor in chain(network.parameters(), network.buffers()):
-                if tensor.device.type == "cuda":
-                    waiting = self._waiting.pop(tensor, None)
-                    tensor.data = tensor.data.cpu() if waiting is None else waiting
-        elif not is_unloaded(network):
-            empty = {key: tensor.to("meta") for key, tensor in network.state_dict().items()}
-            network.load_state_dict(empty, assign=True)
-            trim_heap()
-
-    def _fill(self, networks: Networks, name: Component) -> None:
-        """Read a network that was forgotten, or never read."""
-        network = networks[name]
-        if not is_unloaded(network):
+        if self.device is None or is_hooked(network):
             return
-        assert self.origin is not None
-        network.load_state_dict(self.origin(name).state_dict(), assign=True)
+        if self._blocks(network) is not None:
+            self._blocks(network).unload()
+        elif has_own_memory(self.device):
+            self._to_host(networks, name)
+        elif not is_unloaded(network):
+            if unload(network):
+                trim_heap()
+            else:
+                self._leaving -= {name}
+
+    def _to_host(self, networks: Networks, name: Component) -> None:
+        """Have a network in the host's memory; one that is unloaded stays so."""
+        if not is_unloaded(networks[name]):
+            self._copies.pop(name, HostCopies()).offload(_tensors(networks[name]))
+
+    def _blocks(self, network: nn.Module) -> Any:
+        """What moves the network's blocks; None where it moves as a whole."""
+        return self._unet.blocks if self._unet is not None and self._unet.is_of(network) else None
 
 
-def _lay_out(networks: Networks, name: Component) -> None:
-    """Turn convolutions' weights to the layout that videos have on their way, which spares copies of both.
+class _TreatedUNet:
+    """A UNet in 8 bits, in blocks, or both.
 
-    Not while loading: a conversion would copy what is only mapped from a file.
+    Args:
+        unet: with its weights in the host's memory.
+        measures: one or two of them.
     """
-    if name not in _CONVOLVING:
-        return
+
+    def __init__(self, unet: Any, measures: frozenset[str], device: torch.device) -> None:
+        self.measures, self.device = measures, device
+        self._network = unet
+        self._codes: Snapshot | None = None
+        self.blocks: BlockOffload | None = None
+        source = source_of(unet)
+        if "int8" in measures:
+            if source is None or not source.is_right(unet):
+                logger.warning("The denoiser was changed since it was read, and is not turned into 8 bits.")
+            else:
+                quantize(unet)
+                self._codes = Snapshot(_tensors(unet))
+        if "blocks" in measures:
+            self.blocks = BlockOffload(unet, device)
+
+    @property
+    def quantized(self) -> bool:
+        return self._codes is not None
+
+    def is_of(self, unet: nn.Module) -> bool:
+        return unet is self._network
+
+    def undo(self) -> None:
+        """Have the exact weights again, or, where somebody changed those in 8 bits, these."""
+        if self.blocks is not None:
+            self.blocks.remove()
+        if self._codes is None:
+            return
+        source = source_of(self._network)
+        assert source is not None
+        if self._codes.still_holds(_tensors(self._network)):
+            restore(self._network, source.read())
+            source.note(self._network)
+        else:
+            logger.warning("The denoiser was changed while it was in 8 bits, and keeps their precision.")
+            dequantize(self._network)
+            source.forget()
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return dict(chain(network.named_parameters(), network.named_buffers()))
+
+
+def _load(networks: Networks, name: Component) -> None:
+    """Have a network's weights read and in the layout that it works in."""
     network = networks[name]
-    otherwise = [
+    if name not in _CONVOLVING:
+        load(network)
+    elif is_unloaded(network):
+        load(network, finish=_lay_out)
+    elif not is_hooked(network) and _in_other_layouts(network):
+        source = source_of(network)
+        known = source is not None and source.is_right(network)
+        _lay_out(network)
+        if source is not None and known:
+            source.note(network)
+
+
+def _in_other_layouts(network: nn.Module) -> list[Tensor]:
+    """Weights of convolutions that are not laid out as videos are on their way, which spares copies of both."""
+    return [
         tensor
         for tensor in network.parameters()
         if tensor.ndim == 4 and not tensor.is_contiguous(memory_format=torch.channels_last)
     ]
-    if otherwise:
-        left = [(each.data_ptr(), each.data_ptr() + each.nbytes) for each in otherwise if each.device.type == "cpu"]
-        to: Any = nn.Module.to  # whose annotations know no memory format
-        to(network, memory_format=torch.channels_last)
-        drop_pages(left)
 
 
-def is_unloaded(network: nn.Module) -> bool:
-    """Whether a network's weights were forgotten, or never read."""
-    return any(parameter.device.type == "meta" for parameter in network.parameters())
+def _lay_out(network: nn.Module) -> None:
+    """Turn convolutions' weights; not while they are read, for it would copy what is only mapped from a file."""
+    otherwise = _in_other_layouts(network)
+    left = [(each.data_ptr(), each.data_ptr() + each.nbytes) for each in otherwise if each.device.type == "cpu"]
+    to: Any = nn.Module.to  # whose annotations know no memory format
+    to(network, memory_format=torch.channels_last)
+    drop_pages(left)
 
 
 def free_cached_memory(device: torch.device) -> None:
@@ -175,4 +257,6 @@ def free_cached_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
     trim_heap()

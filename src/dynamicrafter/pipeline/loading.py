@@ -26,8 +26,8 @@ from dynamicrafter.checkpoints.variants import tell_architecture, tell_preset
 from dynamicrafter.errors import InputError, ModelNotFoundError
 from dynamicrafter.hub import find_encoders, preset_from_filename, resolve
 from dynamicrafter.hub.names import SEEDED
-from dynamicrafter.memory.offload import Reload
-from dynamicrafter.pipeline.folders import empty_components, empty_networks, load_component, read_preset
+from dynamicrafter.memory.reload import Reload
+from dynamicrafter.pipeline.folders import SCHEDULER, empty_components, empty_networks, load_component, read_preset
 from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
@@ -53,6 +53,20 @@ def check_options(name: str, options: Mapping[str, object], *, known: Collection
         if option in _OF_FILES:
             raise InputError(f"{option} goes with a checkpoint file; {name} brings its own; leave --{option} out.")
         raise InputError(f"{name} takes no option {option!r}; leave it out.")
+
+
+def check_lazy_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The components among the options of a folder that is read lazily.
+
+    Raises:
+        InputError: an option that takes effect only while weights are read by diffusers.
+    """
+    given = {name: value for name, value in options.items() if name in (*COMPONENTS, SCHEDULER) and value is not None}
+    known = {*given, "dtype", "variant", "use_safetensors", "low_cpu_mem_usage"}
+    unknown = next((name for name, value in options.items() if name not in known and value is not None), None)
+    if unknown is not None:
+        raise InputError(f"{unknown} takes effect while all weights are read, which lazy=True puts off; leave one out.")
+    return given
 
 
 def file_components(

@@ -11,8 +11,9 @@
 """
 
 # No `from __future__ import annotations`: diffusers checks components against the annotations of __init__ as objects.
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
-from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, dtype_for
+from dynamicrafter.checkpoints.networks import Dtypes, dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
 from dynamicrafter.media.framing import Fit
-from dynamicrafter.memory.offload import Offloader, Reload, is_unloaded
+from dynamicrafter.memory.offload import Offloader
+from dynamicrafter.memory.reload import Reload, remember_source
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
@@ -48,10 +50,10 @@ from dynamicrafter.pipeline.inputs import (
 )
 from dynamicrafter.pipeline.loading import (
     SEEDED,
+    check_lazy_options,
     check_options,
     file_components,
     folder_components,
-    folder_origin,
     seeded_components,
 )
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
@@ -162,13 +164,15 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             options["dtype"] = dtype
             variant = options.get("variant")
             check_folder(model.path, given=options, variant=variant)
+            components, origin = folder_components(model.path, dtype=options["dtype"], variant=variant)
             if lazy:
-                pipeline = cls._with_origin(*folder_components(model.path, dtype=options["dtype"], variant=variant))
+                given = check_lazy_options(options)
+                pipeline = cls._with_origin(components | given, origin, given=given)
                 pipeline.register_to_config(_name_or_path=str(model.path))
                 return pipeline
             pipeline = super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
-            if not set(options) & set(COMPONENTS):
-                pipeline.offloader.origin = folder_origin(model.path, dtype=options["dtype"], variant=variant)
+            if options.get("quantization_config") is None:  # else the folder holds other weights than the networks
+                pipeline._remember(origin, given=options)
             return pipeline
         check_options(str(name), options, known=("preset", "encoders"))
         if model.path != Path(name).expanduser():  # of a file, its own name is no more than a hint
@@ -209,12 +213,18 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         return pipeline
 
     @classmethod
-    def _with_origin(cls, components: dict[str, Any], origin: Reload) -> "DynamiCrafterPipeline":
+    def _with_origin(
+        cls, components: dict[str, Any], origin: Reload, *, given: Collection[str] = ()
+    ) -> "DynamiCrafterPipeline":
         pipeline = cls(**components)
-        pipeline.offloader.origin = origin
-        if any(is_unloaded(network) for network in pipeline.networks.values()):
-            pipeline.offloader.device = torch.device("cpu")  # until `apply_plan` names another
+        pipeline._remember(origin, given=given)
         return pipeline
+
+    def _remember(self, origin: Reload, *, given: Collection[str] = ()) -> None:
+        """Remember where the networks can be read again, apart from those that the user gave."""
+        for name, network in self.networks.items():
+            if name not in given:
+                remember_source(network, partial(origin, name))
 
     @property
     def preset(self) -> Preset:

@@ -7,28 +7,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from einops import repeat
 from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
 
 from dynamicrafter.architectures import CLIP_PIXELS
-from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
 from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.memory.blocks import projections_on
-from dynamicrafter.memory.devices import total_memory
-from dynamicrafter.memory.footprint import measure_footprint
-from dynamicrafter.memory.offload import Networks, Offloader
-from dynamicrafter.memory.plan import CONDITIONERS, MemoryPlan, make_plan
+from dynamicrafter.memory.plan import CONDITIONERS
 from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
 from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
+from dynamicrafter.pipeline.offloading import OffloadedPipeline
 from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.presets import NUM_FRAMES
@@ -45,7 +40,7 @@ BATCHINGS: tuple[Batching, ...] = ("auto", "together", "separate")
 OnStepEnd = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None]
 
 
-class PipelineSteps(DiffusionPipeline):
+class PipelineSteps(OffloadedPipeline):
     """The methods behind `DynamiCrafterPipeline`'s call, over its registered components."""
 
     vae: Autoencoder
@@ -54,63 +49,7 @@ class PipelineSteps(DiffusionPipeline):
     image_projector: ImageProjector
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
-    offloader: Offloader
     _interrupt: bool
-
-    @property
-    def networks(self) -> Networks:
-        """The five networks by component."""
-        return {name: getattr(self, name) for name in COMPONENTS}
-
-    @property
-    def _execution_device(self) -> torch.device:
-        return self.offloader.device or super()._execution_device
-
-    def apply_plan(self, plan: MemoryPlan | None, device: torch.device) -> None:
-        """Run on a device as a plan says, from now on: networks leave and come, decode in tiles, …
-
-        Args:
-            plan: of `memory.make_plan`; None for all networks on the device.
-        """
-        self.offloader.apply_plan(self.networks, plan, device)
-
-    def onload(self, *names: Component) -> None:
-        """Have these networks on the device, with their weights read; each step calls it for its own."""
-        self.offloader.onload(self.networks, *names)
-
-    def plan_memory(
-        self,
-        *,
-        height: int,
-        width: int,
-        num_frames: int,
-        passes: int,
-        videos: int = 1,
-        budget: int | None = None,
-        device: torch.device | None = None,
-    ) -> MemoryPlan:
-        """What a run takes, and what makes it fit; see `memory.make_plan`.
-
-        Args:
-            height, width: pixels.
-            passes: of a guided step, 1 to 3.
-            videos: made as one batch.
-            budget: bytes; None for all that the device has.
-            device: to run on; None for where the pipeline is.
-        """
-        device = device or self._execution_device
-        offloader = self.offloader
-        footprint = measure_footprint(
-            self.networks,
-            height=height,
-            width=width,
-            num_frames=num_frames,
-            passes=passes,
-            videos=videos,
-            fixed=offloader.fixed(self.networks, device),
-        )
-        measures = offloader.measures(device)
-        return make_plan(footprint, device=device.type, budget=budget or total_memory(device), measures=measures)
 
     @property
     def _tiled(self) -> bool:
