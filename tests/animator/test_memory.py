@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from dynamicrafter import AnimateOptions, Animator
+from dynamicrafter import AnimateOptions, Animator, DynamiCrafterPipeline
 from dynamicrafter.animator import animator as module
 from dynamicrafter.errors import InputError, MemoryShortageError
-from dynamicrafter.memory.advice import is_out_of_memory
+from dynamicrafter.kernels.transfer import is_out_of_memory
 from dynamicrafter.memory.plan import make_plan
 from dynamicrafter.memory.reload import is_unloaded
 from dynamicrafter.pipeline.lora import write_lora
@@ -123,3 +123,20 @@ def test_other_errors_stay_what_they_are(monkeypatch):
 def test_a_budget_must_be_a_size():
     with pytest.raises(InputError, match=r"memory must be a size such as 24GB, got '8MB'\."):
         load(memory="8MB")
+
+
+def test_a_budget_may_be_what_is_free_when_a_run_begins(monkeypatch):
+    animator = load(memory="free")
+    budgets = iter([64 * 10**9, 98 * 10**7])
+    monkeypatch.setattr(module, "free_memory", lambda _: next(budgets))
+    assert animator.plan(AnimateOptions(**QUICK)).measures == ()
+    assert animator.plan(AnimateOptions(**QUICK)).measures == ("encoders",)
+
+
+def test_networks_may_wait_where_they_were_read(monkeypatch):
+    moved = []
+    monkeypatch.setattr(DynamiCrafterPipeline, "to", lambda self, *args: moved.append(args))
+    load(place=False)
+    assert not moved
+    load()
+    assert len(moved) == 1

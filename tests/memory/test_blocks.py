@@ -1,6 +1,7 @@
 """The UNet's blocks on a device one by one. The meta device stands in for it, which takes copies without values."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -79,15 +80,23 @@ def parameters_that_move(monkeypatch):
 
 @pytest.fixture
 def unet():
+    projected()
     return copy.deepcopy(network("unet", "tiny512"))
+
+
+@cache
+def projected():
+    """The context of a call, on the stand-in."""
+    unet = copy.deepcopy(network("unet", "tiny512")).to("meta")
+    width = unet.config.cross_attention_dim
+    with torch.inference_mode():
+        return unet.project_context(torch.empty(1, 77, width, device=META), torch.empty(1, 2, 16, width, device=META))
 
 
 def call(unet, **options):
     sample = torch.empty(1, 8, 2, 8, 8, device=META)
-    width = unet.config.cross_attention_dim
-    context = (torch.empty(1, 77, width, device=META), torch.empty(1, 2, 16, width, device=META))
     with torch.inference_mode():
-        return unet(sample, torch.zeros(1, dtype=torch.long, device=META), *context, **options)
+        return unet(sample, torch.zeros(1, dtype=torch.long, device=META), context=projected(), **options)
 
 
 def devices(modules):
@@ -158,6 +167,15 @@ def test_a_call_that_leaves_out_the_depth_brings_only_what_it_runs(unet):
         call(unet, memory=kept)
     assert copies.there == size(blocks_of(unet)[-1])
     assert devices(blocks_of(unet)) == {"cpu"}
+
+
+def test_projecting_the_context_brings_the_units_that_do_it_and_leaves_none(unet):
+    width = unet.config.cross_attention_dim
+    blocks = BlockOffload(unet, META, Ahead(META))
+    context = unet.project_context(torch.empty(1, 77, width, device=META), torch.empty(1, 2, 16, width, device=META))
+    assert {tensor.device for layer in context for tensor in layer} == {META}
+    blocks.unload()
+    assert devices([unet]) == {"cpu"}
 
 
 def test_a_call_that_fails_leaves_no_block_behind(unet):

@@ -181,7 +181,7 @@ def test_float16_counts_the_autoencoder_in_float32():
 
 
 def test_passes_go_one_by_one_where_memory_is_short():
-    roomy, short = (estimate(memory_bytes=megabytes * 10**6, device="cuda") for megabytes in (140, 80))
+    roomy, short = (estimate(memory_bytes=megabytes * 10**6, device="cuda") for megabytes in (830, 720))
     assert [run.memory.together for run in (roomy, short)] == [True, False]
     assert short.memory.peak_bytes < roomy.memory.peak_bytes
     assert short.denoise_flops == roomy.denoise_flops
@@ -191,5 +191,5 @@ def test_together_means_that_weights_and_activations_take_three_fifths():
     networks = {name: build_empty(name, TINY, get_preset("512")).to("meta") for name in COMPONENTS}
     found = measure_footprint(networks, height=64, width=64, num_frames=16, passes=2)
     needed = found.weights["unet"] + found.denoising_together
-    assert make_plan(found, device="cuda", budget=int(needed / 0.6) + 1).together
-    assert not make_plan(found, device="cuda", budget=int(needed / 0.6) - 1).together
+    assert make_plan(found, device="mps", budget=int(needed / 0.6) + 1).together
+    assert not make_plan(found, device="mps", budget=int(needed / 0.6) - 1).together

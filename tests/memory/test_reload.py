@@ -10,6 +10,7 @@ from PIL import Image
 
 from dynamicrafter import DynamiCrafterPipeline, generator_for
 from dynamicrafter.errors import InputError
+from dynamicrafter.memory import offload
 from dynamicrafter.memory.changes import Snapshot
 from dynamicrafter.memory.int8 import is_quantized
 from dynamicrafter.memory.reload import is_unloaded, source_of
@@ -225,15 +226,16 @@ def test_another_pipeline_is_made_of_components_that_are_away(measures, want):
     assert torch.equal(made(pipe), want)
 
 
-def test_a_pipeline_that_accelerate_offloads_reads_nothing_again(want):
-    pipe = load()
+def test_a_pipeline_that_accelerate_offloads_reads_nothing_again(monkeypatch):
+    # Its convolutions keep the layout that their weights were read in, which rounds otherwise.
+    monkeypatch.setattr(offload, "_in_other_layouts", lambda network: [])
+    want, pipe = made(load()), load()
     reads = []
     for name, each in pipe.networks.items():
         source = source_of(each)
         source.read = lambda name=name, read=source.read: reads.append(name) or read()
         cpu_offload(each, torch.device("cpu"), offload_buffers=False)
-    # Convolutions keep the layout that their weights were read in, which rounds otherwise.
-    assert torch.allclose(made(pipe), want, atol=2e-3)
+    assert torch.equal(made(pipe), want)
     assert not reads
 
 
@@ -261,9 +263,10 @@ def test_a_snapshot_sees_rows_that_change_places():
 def test_a_snapshot_sees_any_byte_that_changes(shape, dtype):
     base = torch.zeros(67, dtype=dtype)[1:]  # beginning between two words
     tensor = base[: max(1, torch.Size(shape).numel())].view(shape)
-    taken = Snapshot({"a": tensor, "b": torch.ones(3)})
+    both = {"a": tensor, "b": torch.ones(3)}
+    taken = Snapshot(both)
     before = tensor._version
     tensor.data.view(-1)[-1:] += 1
     assert tensor._version == before
-    assert taken.looks_like({"a": tensor, "b": torch.ones(3)}) is False  # another b
-    assert "a" not in taken.unchanged({"a": tensor, "b": torch.ones(3)})
+    assert taken.looks_like(both)
+    assert taken.unchanged(both) == {"b"}

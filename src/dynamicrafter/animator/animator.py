@@ -31,8 +31,9 @@ from dynamicrafter.animator.shots import (
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
 from dynamicrafter.hub import best_local
+from dynamicrafter.kernels.transfer import is_out_of_memory
 from dynamicrafter.media.pictures import read_picture
-from dynamicrafter.memory.advice import ClipNeeds, is_out_of_memory, remedy
+from dynamicrafter.memory.advice import ClipNeeds, remedy
 from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memory, total_memory
 from dynamicrafter.memory.malloc import trim_heap
 from dynamicrafter.memory.offload import free_cached_memory
@@ -45,6 +46,8 @@ from dynamicrafter.units import parse_memory
 
 logger = logging.getLogger(__name__)
 
+FREE = "free"  # as a budget
+
 
 class Animator:
     """A model ready to make clips.
@@ -54,7 +57,8 @@ class Animator:
         model: name that the clips' metadata keep.
         model_hash: fingerprint of the weights, for the same.
         device: to run on; None for where the pipeline is.
-        memory: the most that a run may take, such as 8GB; None for all that the device has.
+        memory: the most that a run may take, such as 8GB; "free" for what other programs leave when it begins; None
+            for all that the device has.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class Animator:
     ) -> None:
         self.pipeline = pipeline
         self._device = device
-        self.memory = None if memory is None else parse_memory(memory)
+        self.memory = memory if memory in (None, FREE) else parse_memory(memory)
         self.model = model
         self.model_hash = model_hash
         self.loras: tuple[Adapter, ...] = ()
@@ -85,6 +89,7 @@ class Animator:
         download: bool = False,
         lora: LoraLike | Iterable[LoraLike] = (),
         memory: str | None = None,
+        place: bool = True,
     ) -> Animator:
         """Load a model by name, folder or file and put it on a device.
 
@@ -97,8 +102,8 @@ class Animator:
             dtype: float32, bfloat16 or float16; None for what suits the device.
             download: fetch what is not on this machine.
             lora: adapters to put on it, as `load_lora` takes them: one, or several.
-            memory: the most that a run may take, such as 8GB; what doesn't fit is made to (docs/memory.md). None for
-                all that the device has.
+            memory: as for `Animator`; what doesn't fit is made to (docs/memory.md).
+            place: put the networks on the device at once, if there is ample room; else each comes for its first run.
 
         Raises:
             InputError: no such device or dtype, no such model, or weights or adapters that can't be used.
@@ -112,9 +117,8 @@ class Animator:
         if encoders is not None:
             options["encoders"] = encoders
         # With little memory, no more is read or moved than a run's plan asks for.
-        limit = total_memory(target) if memory is None else parse_memory(memory)
         pipeline = DynamiCrafterPipeline.from_pretrained(model, download=download, lazy=memory is not None, **options)
-        if memory is None and _weight_bytes(pipeline) < SHARE * limit:
+        if place and memory is None and _weight_bytes(pipeline) < SHARE * total_memory(target):
             pipeline.to(target)
         animator = cls(pipeline, model=str(model), model_hash=_hash_of(pipeline), device=target, memory=memory)
         for adapter in adapters:
@@ -175,7 +179,7 @@ class Animator:
             networks,
             options,
             device=self.device,
-            budget=self.memory or total_memory(self.device),
+            budget=free_memory(self.device) if self.memory == FREE else self.memory or total_memory(self.device),
             videos=clips,
             fixed=offloader.fixed(networks, self.device),
             measures=offloader.measures(networks, self.device),

@@ -167,7 +167,7 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
     from dynamicrafter.memory.advice import advise
     from dynamicrafter.memory.counting import estimate_run
-    from dynamicrafter.memory.devices import choose_device, choose_dtype, total_memory
+    from dynamicrafter.memory.devices import choose_dtype, named_device, total_memory
     from dynamicrafter.pipeline.folders import empty_networks
     from dynamicrafter.pipeline.long_clips import plan_windows
 
@@ -179,7 +179,7 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     usual = architecture.size if weights.folder is None else None
     asked = AnimateOptions(steps=command.steps, frames=command.frames, size=command.size or usual)
     options = asked.resolved(preset)
-    device = choose_device(command.device)
+    device = named_device(command.device)
     dtype = choose_dtype(command.dtype, device)
     assert isinstance(options.size, tuple)
     height, width = options.size

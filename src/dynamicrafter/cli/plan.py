@@ -24,14 +24,14 @@ def show(command: MakeCommand, model: str) -> None:
     with importing():
         from dynamicrafter.animator.memory import clip_needs
         from dynamicrafter.memory.advice import advise
-        from dynamicrafter.memory.devices import choose_device, choose_dtype, total_memory
+        from dynamicrafter.memory.devices import choose_dtype, named_device, total_memory
         from dynamicrafter.pipeline.loading import empty_model
 
     networks, preset = empty_model(model, preset=command.model.preset)
     options = AnimateOptions(**command.clip.as_dict()).resolved(
         preset, mode=command.mode, picture=picture_size(command)
     )
-    device = choose_device(command.model.device)
+    device = named_device(command.model.device)
     dtype = choose_dtype(command.model.dtype, device)
     budget = command.model.memory
     needs = clip_needs(

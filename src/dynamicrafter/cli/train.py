@@ -208,9 +208,10 @@ def _export(config: TrainConfig, recipe: Recipe, target: Path | None) -> Path:
 
 
 def _show_memory(config: TrainConfig, budget: str | None) -> None:
-    from dynamicrafter.training.estimate import device_memory, estimate, table
+    from dynamicrafter.memory.devices import total_memory
+    from dynamicrafter.training.estimate import estimate, table, training_device
 
-    limit = device_memory() if budget is None else parse_memory(budget)
+    limit = total_memory(training_device(config)) if budget is None else parse_memory(budget)
     print(table(estimate(config), config, limit))
 
 

@@ -13,7 +13,6 @@ from dynamicrafter.memory.footprint import measure_footprint
 from dynamicrafter.memory.plan import Measure, MemoryPlan, make_plan, measures_on
 
 _SMALLER = ((320, 512), (256, 256), (128, 128))
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +28,7 @@ class ClipNeeds:
         budget: bytes that it may take.
         dtype: of the networks; None for the one that they are in.
         videos: made as one batch.
+        decode_chunk_size: frames decoded at a time.
         fixed: networks that can't leave the device.
         measures: those that may be chosen; None for all that the device knows.
     """
@@ -42,6 +42,7 @@ class ClipNeeds:
     budget: int
     dtype: torch.dtype | None = None
     videos: int = 1
+    decode_chunk_size: int = 1
     fixed: frozenset[Component] = frozenset()
     measures: tuple[Measure, ...] | None = None
 
@@ -54,6 +55,7 @@ class ClipNeeds:
             num_frames=self.num_frames,
             passes=self.passes,
             videos=self.videos,
+            decode_chunk_size=self.decode_chunk_size,
             dtype=self.dtype,
             fixed=self.fixed,
         )
@@ -93,10 +95,3 @@ def remedy(needs: ClipNeeds, *, free: int) -> str:
             return f"--memory {tighter.budget // 10**7 / 100:g}GB makes it fit ({does})"
     flags = advise(now)
     return f"{flags} makes it fit" if flags else "take a smaller --size, or close other programs that use the memory"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; of PyTorch's, only CUDA's has a class of its own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _WORDS)

@@ -7,8 +7,7 @@ in each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.memory.host_copies import HostCopies
-from dynamicrafter.memory.reload import is_hooked
 from dynamicrafter.models.unet import DynamiCrafterUNet
 
 
@@ -114,6 +112,8 @@ class BlockOffload:
 
     def _entering(self, place: int) -> Callable[..., None]:
         def before(*_: Any) -> None:
+            for other in self._there.keys() - {place, place + 1}:  # brought, and then not called
+                self._drop(other)
             self._bring(place)
             self._copier.finish(self._tickets[place])
             if self._copier.ahead and place + 1 < len(self._blocks):
@@ -141,29 +141,6 @@ class BlockOffload:
         for tensor, waiting in self._there.pop(place, []):
             tensor.data = waiting
         self._tickets.pop(place, None)
-
-
-@contextmanager
-def projections_on(unet: DynamiCrafterUNet, device: torch.device) -> Iterator[None]:
-    """Have the layers on a device that project text and picture, wherever the UNet's weights wait.
-
-    They work once before the first step, when no block has been called that would bring them. Accelerate's hooks bring
-    them by themselves.
-    """
-    if is_hooked(unet):
-        yield
-        return
-    kept: list[tuple[Tensor, Tensor]] = []
-    for layer in _projections(unet):
-        for tensor in layer.parameters():
-            if tensor.device != device:
-                kept.append((tensor, tensor.data))
-                tensor.data = tensor.data.to(device)
-    try:
-        yield
-    finally:
-        for tensor, data in kept:
-            tensor.data = data
 
 
 def blocks_bytes(unet: DynamiCrafterUNet, size: Callable[[nn.Module], int]) -> int:
@@ -196,9 +173,3 @@ def _rest(unet: DynamiCrafterUNet) -> dict[str, Tensor]:
     inside = {id(tensor) for block in blocks_of(unet) for tensor in _tensors(block)}
     named = chain(unet.named_parameters(), unet.named_buffers())
     return {name: tensor for name, tensor in named if id(tensor) not in inside}
-
-
-def _projections(unet: DynamiCrafterUNet) -> Iterator[nn.Module]:
-    for name, module in unet.named_modules():
-        if name.rpartition(".")[2] in ("to_k_text", "to_v_text", "to_k_image", "to_v_image"):
-            yield module

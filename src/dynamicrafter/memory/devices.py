@@ -16,18 +16,38 @@ def choose_device(name: str | None = None) -> torch.device:
     Raises:
         InputError: no such device on this machine.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if name is None:
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}.") from None
-    there = {"cpu": True, "cuda": cuda and (device.index or 0) < torch.cuda.device_count(), "mps": mps}
-    if not there.get(device.type, False):
-        found = ", ".join(kind for kind, present in (("cuda", cuda), ("mps", mps), ("cpu", True)) if present)
-        raise InputError(f"device {name} is not on this machine; there is {found}.")
+    device = named_device(name)
+    if not has_device(device):
+        raise InputError(f"device {name} is not on this machine; there is {', '.join(_found())}.")
     return device
+
+
+def named_device(name: str | None = None) -> torch.device:
+    """The named device, on this machine or not; None for the best there is.
+
+    Raises:
+        InputError: no name of a device.
+    """
+    try:
+        device = torch.device(_found()[0] if name is None else name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device must be cpu, cuda, cuda:N or mps, got {name!r}.")
+    return device
+
+
+def has_device(device: torch.device) -> bool:
+    """Whether this machine has the device."""
+    if device.type == "cuda":
+        return torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    return device.type in _found()
+
+
+def _found() -> list[str]:
+    """Kinds of devices on this machine, the best one first."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    return [kind for kind, there in (("cuda", cuda), ("mps", mps), ("cpu", True)) if there]
 
 
 def indexed(device: torch.device) -> torch.device:
@@ -64,20 +84,37 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
         # asked; those for Apple's processors have none.
         fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
+    if not has_device(device):  # for a plan alone, which counts bytes: any such GPU has a format of two
+        return torch.bfloat16
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
 
 
 def total_memory(device: torch.device) -> int:
-    """Total memory of a device. The total, not what is free, so that the same run is planned alike every time."""
+    """Total memory of a device, in bytes. Not what is free, so that the same run is planned alike every time.
+
+    Apple's GPU may use a part of the machine's memory, which Metal names.
+
+    Raises:
+        InputError: the device is not on this machine.
+    """
+    if not has_device(device):
+        raise InputError(
+            f"device {device} is not on this machine; say how much memory it has with --memory, as in 8GB."
+        )
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
     return psutil.virtual_memory().total
 
 
 def free_memory(device: torch.device) -> int:
-    """What other programs leave of a device's memory, with what this process holds of it."""
+    """What other programs leave of a device's memory, with what this process holds of it, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    free = psutil.virtual_memory().available
+    if device.type == "mps":
+        return min(torch.mps.recommended_max_memory(), free + torch.mps.driver_allocated_memory())
+    return free + psutil.Process().memory_info().rss

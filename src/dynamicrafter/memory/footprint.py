@@ -25,6 +25,9 @@ from dynamicrafter.models.unet import DynamiCrafterUNet
 # video, as fused attention keeps no matrix of pairs. PyTorch's own record on a CPU is the same to the byte.
 PEAK_PER_ELEMENT = 17
 PARTS_BYTES = 48 * 2**20
+# Where no fused kernel spares the scores of attention (Apple's GPU): bytes of a part of them, and
+SCORES_BYTES = 512 * 2**20
+_COPIES_OF_SCORES = 2.5  # float32 scores, as much of their softmax, and half as much of its cast
 # The same for the published autoencoder, per pixel and base channel, and for CLIP's towers, per token and channel.
 ENCODING_PER_PIXEL = 5.1
 DECODING_PER_PIXEL = 7.6
@@ -47,6 +50,8 @@ class Footprint:
         encoding, conditioning, decoding: activations at their peak.
         encoding_tiled, decoding_tiled: the same in tiles; no less where the autoencoder knows none.
         denoising, denoising_together: of one pass, and of all passes of a step as one batch.
+        scores: of attention, beside the activations, where no fused kernel spares them.
+        decode_chunk_size: frames decoded at a time.
         fixed: networks that can't leave, as their weights are no file's.
     """
 
@@ -61,6 +66,8 @@ class Footprint:
     denoising_together: int
     decoding: int
     decoding_tiled: int
+    scores: int = 0
+    decode_chunk_size: int = 1
     fixed: frozenset[Component] = frozenset()
 
 
@@ -111,6 +118,8 @@ def measure_footprint(
         denoising_together=contexts + activation_bytes(unet, batch=videos * passes, **latent),
         decoding=int(max(chunk * decoding * pixels + video, _ROUNDING * video)),
         decoding_tiled=int(max(chunk * (decoding * tile + 3 * picture) + video, _ROUNDING * video)),
+        scores=_score_bytes(unet, rows=videos * num_frames, tokens=latent["height"] * latent["width"]),
+        decode_chunk_size=decode_chunk_size,
         fixed=fixed,
     )
 
@@ -131,6 +140,18 @@ def activation_bytes(
     """
     elements = batch * num_frames * height * width * unet.config["block_out_channels"][0]
     return PEAK_PER_ELEMENT * elements * itemsize + PARTS_BYTES
+
+
+def _score_bytes(unet: DynamiCrafterUNet, *, rows: int, tokens: int) -> int:
+    """Scores of the largest attention, or of a part of them, in float32, with their softmax and its cast.
+
+    Args:
+        rows: frames of all videos in one pass.
+        tokens: of a frame.
+    """
+    heads = unet.config["block_out_channels"][0] // unet.config["attention_head_dim"]
+    scores = rows * heads * tokens**2 * torch.float32.itemsize
+    return int(_COPIES_OF_SCORES * min(scores, SCORES_BYTES))
 
 
 def _itemsize(name: Component, network: nn.Module, dtype: torch.dtype | None) -> int:

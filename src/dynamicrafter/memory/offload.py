@@ -85,6 +85,7 @@ class Offloader:
             leaving = leaving.union(_UNET) if has_own_memory(device) else leaving - _UNET
         self._leaving = leaving
         self._copies = {name: copies for name, copies in self._copies.items() if name in leaving}
+        networks["unet"].set_part_bytes(plan.part_bytes if plan else None)
         for name in leaving:
             self._leave(networks, name)
         if device.type == "cpu":
@@ -93,6 +94,7 @@ class Offloader:
     def end(self, networks: Networks) -> None:
         """Undo all measures and leave the networks, read or not, to whoever moves them next."""
         self._treat_unet(networks, frozenset(), torch.device("cpu"))
+        networks["unet"].set_part_bytes(None)
         self.device = self.plan = None
         self._leaving, self._measures, self._at_work = frozenset(), frozenset(), ()
         self._copies.clear()

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
-from dynamicrafter.memory.footprint import Footprint
+from dynamicrafter.kernels.parts import part_bytes
+from dynamicrafter.memory.footprint import PARTS_BYTES, Footprint
 
 Phase = Literal["encoding", "conditioning", "denoising", "decoding"]
 Measure = Literal["encoders", "tiles", "networks", "blocks", "int8", "heap"]
@@ -40,6 +41,10 @@ _HEADROOM = 0.9  # of a device's memory that a run may plan with; the rest is th
 LIBRARIES_BYTES = 700 * 10**6
 _GAPS, _MOST_GAPS = 2.2, 900 * 10**6
 _GAPS_TUNED = 0.2
+# CUDA's context with PyTorch's kernels (nearly half a gigabyte), and workspaces of cuBLAS and cuDNN: an allowance, for
+# no card was at hand to measure it.
+CONTEXT_BYTES = 600 * 10**6
+_BESIDE = {"cpu": ("libraries", LIBRARIES_BYTES), "cuda": ("CUDA's context", CONTEXT_BYTES), "mps": ("", 0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +70,8 @@ class MemoryPlan:
         measures: what is done, in the order in which it was chosen.
         phases: what each phase takes with these measures.
         everything: bytes of all five networks' weights.
-        beside: bytes that the process takes beside its tensors; 0 on a GPU.
+        beside: bytes that the process takes beside its tensors: for libraries, or for CUDA's context.
+        decode_chunk_size: frames decoded at a time, where the run doesn't say otherwise.
     """
 
     device: str
@@ -75,6 +81,7 @@ class MemoryPlan:
     phases: Mapping[Phase, PhaseMemory]
     everything: int
     beside: int = 0
+    decode_chunk_size: int = 1
 
     @property
     def peak_bytes(self) -> int:
@@ -87,6 +94,15 @@ class MemoryPlan:
         return self.peak_bytes < _HEADROOM * self.budget
 
     @property
+    def part_bytes(self) -> int:
+        """Bytes of the parts in which the feed-forward widens its tokens: what suits the device, if there is room.
+
+        A part's neighbours take about as much again. The phases count the smallest parts.
+        """
+        suits, spare = part_bytes(self.device), _HEADROOM * self.budget - self.peak_bytes
+        return max(min(suits, PARTS_BYTES // 2), min(suits, int(spare / 2)))
+
+    @property
     def leaving(self) -> frozenset[Component]:
         """Networks that are on the device only when they are asked for."""
         if "networks" in self.measures:
@@ -95,7 +111,7 @@ class MemoryPlan:
 
     def describe(self) -> list[tuple[str, str]]:
         """Lines for people, each with its label: what the run takes, when, and what is done to make it fit."""
-        beside = f", libraries {_gb(self.beside)} of it" if self.beside else ""
+        beside = f", {_BESIDE[self.device][0]} {_gb(self.beside)} of it" if self.beside else ""
         passes = "all passes at once" if self.together else "one pass at a time"
         phases = "; ".join(
             f"{name} {_gb(phase.total)} (weights {_gb(phase.weights)})" for name, phase in self.phases.items()
@@ -119,6 +135,7 @@ class MemoryPlan:
             },
             "weights": self.everything,
             "beside": self.beside,
+            "decode_chunk_size": self.decode_chunk_size,
             "peak": self.peak_bytes,
             "fits": self.fits,
         }
@@ -169,10 +186,11 @@ def _plan(
     footprint: Footprint, device: str, budget: int, measures: tuple[Measure, ...], *, together: bool
 ) -> MemoryPlan:
     tiled = "tiles" in measures
+    scores = footprint.scores if device == "mps" else 0
     activations: dict[Phase, int] = {
         "encoding": footprint.encoding_tiled if tiled else footprint.encoding,
         "conditioning": footprint.conditioning,
-        "denoising": footprint.denoising_together if together else footprint.denoising,
+        "denoising": scores + (footprint.denoising_together if together else footprint.denoising),
         "decoding": footprint.decoding_tiled if tiled else footprint.decoding,
     }
     plan = MemoryPlan(
@@ -182,7 +200,8 @@ def _plan(
         measures=measures,
         phases={},
         everything=sum(footprint.weights.values()),
-        beside=LIBRARIES_BYTES if device == "cpu" else 0,
+        beside=_BESIDE[device][1],
+        decode_chunk_size=footprint.decode_chunk_size,
     )
     phases = {
         phase: PhaseMemory(

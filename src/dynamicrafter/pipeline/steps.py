@@ -14,8 +14,8 @@ from transformers import CLIPTextModel, CLIPVisionModel
 from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
+from dynamicrafter.kernels.transfer import is_out_of_memory, send
 from dynamicrafter.media.clip_pixels import clip_pixels
-from dynamicrafter.memory.blocks import projections_on
 from dynamicrafter.memory.plan import CONDITIONERS
 from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
 from dynamicrafter.models.projector import ImageProjector
@@ -29,7 +29,6 @@ from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-from dynamicrafter.schedulers.sampling import SamplingRun
 from dynamicrafter.text.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
@@ -50,6 +49,7 @@ class PipelineSteps(OffloadedPipeline):
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
     _interrupt: bool
+    _guidance_scale: float | None = None  # of the run; a callback may set another
 
     @property
     def _tiled(self) -> bool:
@@ -202,8 +202,7 @@ class PipelineSteps(OffloadedPipeline):
         together = plan.together if batching == "auto" else batching == "together"
         self.onload("unet")
         sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
-        with projections_on(self.unet, self._execution_device):
-            return project_passes(self.unet, sources, together=together, windows=windows)
+        return project_passes(self.unet, sources, together=together, windows=windows)
 
     @torch.no_grad()
     def denoise(
@@ -241,17 +240,18 @@ class PipelineSteps(OffloadedPipeline):
         motion = motion.to(latents.device)
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
-        run, memory = SamplingRun(self.scheduler, eta=eta), RunMemory(cache)
+        memory, begun, scale = RunMemory(cache), plan, self._guidance_scale
         contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.onload("unet")  # in every step, for a callback may have decoded in between
+                noise = self._step_noise(latents, index, eta, generator, shuffled, step_noise)
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
                 outputs, now = None, plan.at(timestep)
                 try:
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
-                except torch.OutOfMemoryError:
-                    if len(contexts.groups) == len(contexts.names):
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or len(contexts.groups) == len(contexts.names):
                         raise
                 if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
@@ -260,26 +260,51 @@ class PipelineSteps(OffloadedPipeline):
                 guided = combine(outputs, now)
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
-                noise = None if step_noise is None else step_noise[index]
-                if noise is None and shuffled is not None and eta > 0:
-                    noise = shuffled.draw(latents.shape, generator)
-                latents = run.step(guided, timestep, latents, noise=noise, generator=generator)
+                latents, denoised = self.scheduler.step(
+                    guided, timestep, latents, eta=eta, noise=noise, return_dict=False
+                )
                 if on_step_end is not None:
-                    tensors = {"latents": latents, "denoised": run.denoised}
+                    tensors = {"latents": latents, "denoised": denoised}
                     changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
                     latents = (changed or {}).get("latents", latents)
+                    if self._guidance_scale != scale and self._guidance_scale is not None:
+                        scale = self._guidance_scale
+                        plan = begun.rescaled_to(scale)
                 bar.update()
                 if self._interrupt:
                     break
         return latents if pinned is None else pinned.end(latents, self.scheduler)
+
+    @staticmethod
+    def _step_noise(
+        latents: Tensor,
+        index: int,
+        eta: float,
+        generator: Generators,
+        shuffled: ShuffledNoise | None,
+        given: Sequence[Tensor] | None,
+    ) -> Tensor | None:
+        """The fresh noise of a step, on its way to the device before the networks are called; None where there is none.
+
+        Drawn afterwards, the device would wait for it.
+        """
+        if eta == 0:
+            return None
+        if given is not None:
+            return given[index]
+        drawn = draw(latents.shape, generator) if shuffled is None else shuffled.draw(latents.shape, generator)
+        return send(drawn, latents.device)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
         """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
 
         Args:
-            chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
+            chunk_size: frames decoded at a time; None for one, or as many as the memory plan counts. Frames don't see
+                each other in the decoder.
         """
         self.onload("vae")
         latents = latents.to(self._execution_device)
-        return decode_frames(self.vae, latents, chunk_size=chunk_size or 1, tiled=self._tiled)
+        plan = self.offloader.plan
+        planned = 1 if plan is None else plan.decode_chunk_size
+        return decode_frames(self.vae, latents, chunk_size=chunk_size or planned, tiled=self._tiled)

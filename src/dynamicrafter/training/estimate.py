@@ -6,13 +6,13 @@ and backward pass on the meta device, where every allocation is on the books; a 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +22,7 @@ from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.memory.counting import LiveMemory
+from dynamicrafter.memory.devices import named_device
 from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import TrainConfig
@@ -169,11 +170,10 @@ def _remedies(config: TrainConfig) -> list[tuple[str, TrainConfig]]:
     return remedies
 
 
-def device_memory() -> int:
-    """Bytes of the GPU that training would take, or of the machine."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory
-    return psutil.virtual_memory().total
+def training_device(config: TrainConfig) -> torch.device:
+    """The device that a training with these settings takes, in a process of a launch the one that is this process's."""
+    device = named_device("cpu" if config.device == "cpu" else None)
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if device.type == "cuda" else device
 
 
 def _preset(config: TrainConfig) -> Preset:

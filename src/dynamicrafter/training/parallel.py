@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from accelerate.tracking import filter_trackers
 from accelerate.utils import FullyShardedDataParallelPlugin, ProjectConfiguration
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -15,6 +17,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.training.config import TrainConfig
 from dynamicrafter.training.trainee import trained_parameters
+
+logger = logging.getLogger(__name__)
 
 # Cross-attention's keys and values are asked for before their unit runs, so that units can't be sharded as wholes.
 _SHARDED = ("ResidualBlock", "TemporalTransformer", "SelfAttention", "GatedFeedForward")
@@ -24,10 +28,12 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     """Accelerate as a run's settings and the launcher's environment ask for it.
 
     Raises:
-        InputError: the tracker is unknown or not installed.
+        InputError: the tracker is unknown or not installed, or Accelerate refuses the settings.
     """
+    if config.tracker is not None:
+        _check_tracker(config.tracker, str(config.output))
     try:
-        return Accelerator(
+        accelerator = Accelerator(
             mixed_precision="bf16" if config.precision == "bfloat16" else "no",
             gradient_accumulation_steps=config.accumulation,
             cpu=config.device == "cpu",
@@ -36,12 +42,32 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
             fsdp_plugin=fsdp_plugin() if config.sharding == "fsdp2" else None,
         )
     except (ValueError, ImportError) as error:
-        if config.tracker is None:
-            raise
         raise InputError(
-            f"tracker {config.tracker} can't be used ({str(error).splitlines()[0]}); install it with "
-            f'pip install "dynamicrafter[train]", or take --tracker none.'
+            f"Accelerate must be able to train in {config.precision} on device {config.device} with sharding "
+            f"{config.sharding}, and says: {str(error).splitlines()[0]}"
         ) from error
+    if config.precision == "bfloat16" and emulates_bfloat16(accelerator.device):
+        name = torch.cuda.get_device_name(accelerator.device)
+        logger.warning("%s emulates bfloat16, which takes more time than float32; try --precision float32.", name)
+    return accelerator
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU has no instructions for bfloat16, as those before NVIDIA's Ampere."""
+    return device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _check_tracker(tracker: str, folder: str) -> None:
+    try:
+        if filter_trackers([tracker], folder):
+            return
+        reason = "its package is not installed"
+    except (ValueError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+    raise InputError(
+        f"tracker {tracker} can't be used ({reason}); install it with "
+        f'pip install "dynamicrafter[train]", or take --tracker none.'
+    )
 
 
 def forget_processes() -> None:
