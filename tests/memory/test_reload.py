@@ -1,6 +1,7 @@
 """What is dropped and read again is what it was: the same network, unchanged, in its number format."""
 
 import copy
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -223,6 +224,16 @@ def test_another_pipeline_is_made_of_components_that_are_away(measures, want):
     other = DynamiCrafterPipeline.from_pipe(pipe)
     other.set_progress_bar_config(disable=True)
     assert torch.equal(made(other), want)
+    assert torch.equal(made(pipe), want)
+
+
+def test_a_lazy_folder_need_not_hold_what_is_given(folder, tmp_path, want):
+    part = tmp_path / "part"
+    shutil.copytree(folder, part)
+    shutil.rmtree(part / "unet")
+    shutil.rmtree(part / "scheduler")
+    whole = load()
+    pipe = load(part, lazy=True, unet=copy.deepcopy(whole.unet), scheduler=whole.scheduler)
     assert torch.equal(made(pipe), want)
 
 

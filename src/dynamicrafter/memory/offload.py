@@ -228,7 +228,7 @@ def _load(networks: Networks, name: Component) -> None:
         load(network)
     elif is_unloaded(network):
         load(network, finish=_lay_out)
-    elif not is_hooked(network) and _in_other_layouts(network):
+    elif _in_other_layouts(network):
         source = source_of(network)
         known = source is not None and source.is_right(network)
         _lay_out(network)
@@ -241,7 +241,7 @@ def _in_other_layouts(network: nn.Module) -> list[Tensor]:
     return [
         tensor
         for tensor in network.parameters()
-        if tensor.ndim == 4 and not tensor.is_contiguous(memory_format=torch.channels_last)
+        if tensor.ndim == 4 and not tensor.is_meta and not tensor.is_contiguous(memory_format=torch.channels_last)
     ]
 
 

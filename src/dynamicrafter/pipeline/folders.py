@@ -90,18 +90,20 @@ def empty_networks(folder: Path) -> dict[Component, Any]:
     return {name: _build(kinds[name], folder / name).to("meta").eval() for name in COMPONENTS}
 
 
-def empty_components(folder: Path, *, dtype: Dtypes) -> dict[str, Any]:
-    """What a pipeline is made of, its networks empty; `load_component` reads them.
+def empty_components(folder: Path, *, dtype: Dtypes, given: Collection[str] = ()) -> dict[str, Any]:
+    """What a pipeline is made of but for what is given, its networks empty; `load_component` reads them.
 
     Raises:
         CheckpointError: other classes than ours, or settings that no network can be built from.
     """
     kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
-    components: dict[str, Any] = {name: _build(kinds[name], folder / name).eval() for name in COMPONENTS}
+    needed = [name for name in COMPONENTS if name not in given]
+    components: dict[str, Any] = {name: _build(kinds[name], folder / name).eval() for name in needed}
     for name, network in components.items():
         nn.Module.to(network, dtype_for(name, dtype))
-    scheduler = DynamiCrafterScheduler.from_pretrained(folder, subfolder=SCHEDULER)
-    return components | {SCHEDULER: scheduler, "preset": asdict(read_preset(folder))}
+    if SCHEDULER not in given:
+        components[SCHEDULER] = DynamiCrafterScheduler.from_pretrained(folder, subfolder=SCHEDULER)
+    return components | {"preset": asdict(read_preset(folder))}
 
 
 def load_component(folder: Path, name: Component, *, dtype: Dtypes, variant: str | None = None) -> nn.Module:

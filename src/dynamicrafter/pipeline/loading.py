@@ -92,13 +92,16 @@ def file_components(
     return _components(loaded), origin
 
 
-def folder_components(path: Path, *, dtype: Dtypes, variant: str | None) -> tuple[dict[str, Any], Reload]:
-    """Components of a folder, its networks empty, and how to read one of them.
+def folder_components(
+    path: Path, *, dtype: Dtypes, variant: str | None, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], Reload]:
+    """Components of a folder, its networks empty but for those that the caller gives, and how to read one of them.
 
     Raises:
         CheckpointError: see `check_folder`.
     """
-    return empty_components(path, dtype=dtype), folder_origin(path, dtype=dtype, variant=variant)
+    empty = empty_components(path, dtype=dtype, given=given)
+    return empty | dict(given), folder_origin(path, dtype=dtype, variant=variant)
 
 
 def folder_origin(path: Path, *, dtype: Dtypes, variant: str | None) -> Reload:

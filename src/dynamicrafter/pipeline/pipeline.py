@@ -54,6 +54,7 @@ from dynamicrafter.pipeline.loading import (
     check_options,
     file_components,
     folder_components,
+    folder_origin,
     seeded_components,
 )
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
@@ -164,15 +165,15 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             options["dtype"] = dtype
             variant = options.get("variant")
             check_folder(model.path, given=options, variant=variant)
-            components, origin = folder_components(model.path, dtype=options["dtype"], variant=variant)
             if lazy:
                 given = check_lazy_options(options)
-                pipeline = cls._with_origin(components | given, origin, given=given)
+                components = folder_components(model.path, dtype=options["dtype"], variant=variant, given=given)
+                pipeline = cls._with_origin(*components, given=given)
                 pipeline.register_to_config(_name_or_path=str(model.path))
                 return pipeline
             pipeline = super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
             if options.get("quantization_config") is None:  # else the folder holds other weights than the networks
-                pipeline._remember(origin, given=options)
+                pipeline._remember(folder_origin(model.path, dtype=dtype, variant=variant), given=options)
             return pipeline
         check_options(str(name), options, known=("preset", "encoders"))
         if model.path != Path(name).expanduser():  # of a file, its own name is no more than a hint
