@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.pipeline.memory import Measure, MemoryPlan, make_plan, measure_footprint, measures_on
+from dynamicrafter.specs.options import ResolvedOptions
 
 _SMALLER = ((320, 512), (256, 256), (128, 128))
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory")
@@ -23,7 +23,7 @@ class ClipNeeds:
 
     Attributes:
         networks: the five, filled or empty.
-        options: complete, as `AnimateOptions.resolved` makes them.
+        options: complete, as `ResolvedOptions.resolved` makes them.
         device: to run on.
         budget: bytes that it may take.
         dtype: of the networks; None for the one that they are in.
@@ -33,7 +33,7 @@ class ClipNeeds:
     """
 
     networks: Mapping[Component, Any]
-    options: AnimateOptions
+    options: ResolvedOptions
     device: torch.device
     budget: int
     dtype: torch.dtype | None = None
@@ -43,7 +43,6 @@ class ClipNeeds:
 
     def plan(self) -> MemoryPlan:
         """What the clip takes, and what makes it fit."""
-        assert isinstance(self.options.size, tuple)
         footprint = measure_footprint(
             self.networks,
             height=self.options.size[0],
@@ -58,11 +57,9 @@ class ClipNeeds:
         return make_plan(footprint, device=self.device.type, budget=self.budget, measures=measures)
 
 
-def num_passes(options: AnimateOptions) -> int:
+def num_passes(options: ResolvedOptions) -> int:
     """Passes of a guided step with complete options."""
-    assert options.guidance is not None
-    assert options.guidance_rescale is not None
-    return len(plan_passes(options.guidance, options.image_guidance, rescale=options.guidance_rescale).passes)
+    return len(plan_passes(options.guidance, options.separate_image_guidance, rescale=options.guidance_rescale).passes)
 
 
 def advise(needs: ClipNeeds) -> str:
@@ -70,7 +67,6 @@ def advise(needs: ClipNeeds) -> str:
     own = needs.dtype or next(needs.networks["unet"].parameters()).dtype
     half = needs if own.itemsize == torch.bfloat16.itemsize else replace(needs, dtype=torch.bfloat16)
     flags = [] if half is needs else ["--dtype bfloat16"]
-    assert isinstance(needs.options.size, tuple)
     height, width = needs.options.size
     candidates = [(flags, half)] if flags else []
     if needs.options.frames > 8:

@@ -64,13 +64,11 @@ from dynamicrafter.presets import (
     NUM_FRAMES,
     WINDOW_STRIDE,
     Preset,
-    Sampler,
     check_cache,
-    check_eta,
     check_frame_size,
-    check_sampler,
     preset_from_dict,
 )
+from dynamicrafter.samplers import Sampler, check_eta
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 
@@ -328,7 +326,6 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
         sampler = preset.sampler if sampler is None else sampler
-        check_sampler(sampler)
         eta = preset.eta_for(sampler) if eta is None else eta
         check_eta(eta, sampler)
         check_cache(cache)

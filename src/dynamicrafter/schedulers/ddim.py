@@ -18,12 +18,10 @@ from dynamicrafter.presets import (
     NUM_TRAIN_TIMESTEPS,
     Prediction,
     Preset,
-    Sampler,
     Spacing,
-    check_eta,
-    check_sampler,
 )
 from dynamicrafter.randomness import draw
+from dynamicrafter.samplers import DDIM, Sampler, check_eta, get_sampler
 from dynamicrafter.schedulers.noise import Level, NoiseSchedule, multistep_timesteps, noise_schedule, spaced_timesteps
 from dynamicrafter.schedulers.prediction import predict, prediction_target, unknown_prediction
 
@@ -112,7 +110,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             zero_terminal_snr=zero_terminal_snr,
             base_scale=base_scale,
         )
-        self.sampler: Sampler = "ddim"
+        self.sampler: Sampler = DDIM
         self._use(spaced_timesteps(num_train_timesteps, spacing=timestep_spacing, num_train_timesteps=len(self)))
         self.num_inference_steps: int | None = None
 
@@ -130,7 +128,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         )
 
     def set_timesteps(
-        self, num_inference_steps: int, device: str | torch.device | None = None, *, sampler: Sampler = "ddim"
+        self, num_inference_steps: int, device: str | torch.device | None = None, *, sampler: Sampler = DDIM
     ) -> None:
         """Choose the timesteps of the next run; `timesteps` then holds them in the order of sampling, (n,), int64.
 
@@ -140,8 +138,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: not a whole number between 1 and `num_train_timesteps`, or no such sampler.
         """
-        check_sampler(sampler)
-        if sampler == "ddim":
+        if not get_sampler(sampler).multistep:
             steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=len(self))
         else:
             steps = multistep_timesteps(num_inference_steps, num_train_timesteps=len(self))
@@ -260,7 +257,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             return here, self._schedule.level(following)
         end = self._schedule.level(0)
         # The released code leaves the last clean latent at its own level's scale, and DDIM repeats its results.
-        return here, replace(end, scale=here.scale) if self.sampler == "ddim" else end
+        return here, replace(end, scale=here.scale) if not get_sampler(self.sampler).multistep else end
 
     def _training_levels(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Level[Tensor]:
         _require_full_precision("clean", clean)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Generator, Tensor
 
-from dynamicrafter.presets import check_eta
 from dynamicrafter.randomness import draw
+from dynamicrafter.samplers import DDIM, UNIPC, check_eta
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.schedulers.multistep import DPMSolver, UniPC
 
@@ -36,8 +36,8 @@ class SamplingRun:
         self._scheduler = scheduler
         self._eta = eta
         self._solver: DPMSolver | UniPC | None = None
-        if scheduler.sampler != "ddim":
-            self._solver = UniPC() if scheduler.sampler == "unipc" else DPMSolver(eta=eta)
+        if scheduler.sampler != DDIM:
+            self._solver = UniPC() if scheduler.sampler == UNIPC else DPMSolver(eta=eta)
 
     def step(
         self,
