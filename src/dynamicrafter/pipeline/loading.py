@@ -130,8 +130,8 @@ def seeded_source(name: str) -> tuple[SeededTensors, Architecture, Preset]:
     architecture = TINY if small else FULL
     preset = seeded_preset(called or USUAL_PRESET) if called or small else None
     if preset is None:
-        known = [SEEDED + preset.called for preset in PRESETS.values()]
-        raise InputError(f"model {name!r} must be one of {', '.join(known)}, {SEEDED}{TINY.name} or {SEEDED}{TINY.name}-NAME.")
+        known = ", ".join(SEEDED + preset.called for preset in PRESETS.values())
+        raise InputError(f"model {name!r} must be one of {known}, {SEEDED}{TINY.name} or {SEEDED}{TINY.name}-NAME.")
     return SeededTensors(architecture, preset), architecture, preset
 
 
