@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 
 from dynamicrafter.animator.options import AnimateOptions
-from dynamicrafter.jobs.maker import Hello, Made, Order, Refused
-from dynamicrafter.jobs.workers import Event, Lost
+from dynamicrafter.jobs.worker import WorkerReady, TasksDone, Task, TasksFailed
+from dynamicrafter.jobs.pool import WorkerEvent, WorkerLost
 
 MODEL = {"model": "seeded:tiny"}
 QUICK = AnimateOptions(steps=1, frames=2, guidance=1.0)
 
-Reply = Callable[[str, Sequence[Order]], Made | Refused | Lost]
+Reply = Callable[[str, Sequence[Task]], TasksDone | TasksFailed | WorkerLost]
 
 
 class ScriptedPool:
@@ -22,31 +22,31 @@ class ScriptedPool:
         self.closed = False
         self._names = [f"worker {number + 1}" for number in range(num_workers)]
         self._ready: set[str] = set()
-        self._waiting: list[Event] = [Event(name, Hello("cpu", "", 0)) for name in self._names]
+        self._waiting: list[WorkerEvent] = [WorkerEvent(name, WorkerReady("cpu", "", 0)) for name in self._names]
         self._busy: set[str] = set()
 
     def idle(self) -> list[str]:
         return [name for name in self._names if name in self._ready - self._busy]
 
-    def give(self, name: str, orders: Sequence[Order]) -> None:
+    def give(self, name: str, orders: Sequence[Task]) -> None:
         assert name in self.idle()
         self.given.append((name, [order.output for order in orders]))
         self._busy.add(name)
-        self._waiting.append(Event(name, self.reply(name, orders)))
+        self._waiting.append(WorkerEvent(name, self.reply(name, orders)))
 
-    def wait(self, seconds: float) -> list[Event]:
+    def wait(self, seconds: float) -> list[WorkerEvent]:
         event = self._waiting.pop()
-        if isinstance(event.what, Hello):
+        if isinstance(event.what, WorkerReady):
             self._ready.add(event.name)
         self._busy.discard(event.name)
-        if isinstance(event.what, Lost):
+        if isinstance(event.what, WorkerLost):
             self.replace(event.name)
         return [event]
 
     def replace(self, name: str) -> None:
         self.replaced.append(name)
         self._ready.discard(name)
-        self._waiting.append(Event(name, Hello("cpu", "", 0)))
+        self._waiting.append(WorkerEvent(name, WorkerReady("cpu", "", 0)))
 
     def close(self) -> None:
         self.closed = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dynamicrafter.schema import OptionError, Range
+from dynamicrafter.schema import Choice, OptionError, Range
 
 Sampler = str  # a key of SAMPLERS
 ETA = Range(0, 1)  # deterministic to as much fresh noise as DDPM would draw
@@ -59,6 +59,9 @@ SAMPLERS: dict[Sampler, SamplerEntry] = {
         ),
     )
 }
+
+
+SAMPLER = Choice(lambda: tuple(SAMPLERS))
 
 
 def get_sampler(name: str) -> SamplerEntry:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dynamicrafter.jobs.job import JobsError
-from dynamicrafter.jobs.ledger import Entry
+from dynamicrafter.jobs.ledger import LedgerEntry
 from dynamicrafter.jobs.plan import form_batches, make_plan
 from dynamicrafter.media.video import write_clip
 from quick_jobs import QUICK
@@ -33,7 +33,7 @@ def put(folder, job, sample=0, **note):
 def entry(job, **values):
     outputs = tuple(map(job.job.output, range(job.job.samples)))
     usual = {"key": job.job.key, "status": "done", "outputs": outputs, "made_from": job.made_from}
-    return {job.job.key: Entry(**(usual | values))}
+    return {job.job.key: LedgerEntry(**(usual | values))}
 
 
 def shown(plan):

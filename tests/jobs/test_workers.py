@@ -20,11 +20,11 @@ from dynamicrafter.jobs.cluster import RayPool
 from dynamicrafter.jobs.job import Job
 from dynamicrafter.jobs.ledger import read_entries
 from dynamicrafter.jobs.local import LocalPool
-from dynamicrafter.jobs.maker import Setup
+from dynamicrafter.jobs.worker import WorkerSetup
 from dynamicrafter.jobs.run import run_list
 from quick_jobs import MODEL, QUICK
 
-SETUP = Setup(model="seeded:tiny", device="cpu", dtype="float32")
+SETUP = WorkerSetup(model="seeded:tiny", device="cpu", dtype="float32")
 KEYS = "abcde"
 PATIENCE = 120  # seconds; a machine that is shared takes its time
 
@@ -44,7 +44,7 @@ class Killer:
             threading.Timer(0.1, os.kill, (self.processes[name], signal.SIGKILL)).start()
 
 
-class Watcher:
+class BatchObserver:
     """Passes on to a killer what it must know; the killer comes with the pool."""
 
     def __init__(self, killers):
@@ -110,7 +110,7 @@ def run(jobs, folder, open_pool):
         killers.append(Killer(open_pool(num_batches, aside)))
         return killers[0].pool
 
-    run_list(Path("list"), jobs, folder, batch_size=1, open_pool=opened, watcher=Watcher(killers))
+    run_list(Path("list"), jobs, folder, batch_size=1, open_pool=opened, watcher=BatchObserver(killers))
     return killers[0]
 
 
@@ -152,9 +152,9 @@ def test_workers_end_with_their_parent_however_that_ends(tmp_path):
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "from dynamicrafter.jobs.local import LocalPool\n"
-        "from dynamicrafter.jobs.maker import Setup\n"
+        "from dynamicrafter.jobs.worker import WorkerSetup\n"
         "if __name__ == '__main__':\n"
-        f"    pool = LocalPool(Setup(model='seeded:tiny', device='cpu'), ['cpu'], aside=Path({str(tmp_path)!r}))\n"
+        f"    pool = LocalPool(WorkerSetup(model='seeded:tiny', device='cpu'), ['cpu'], aside=Path({str(tmp_path)!r}))\n"
         "    [event] = pool.wait(120)\n"
         "    print(event.what.process, flush=True)\n"
         "    time.sleep(120)\n"

@@ -170,6 +170,10 @@ class Animator:
         """
         return self._needs(options.resolved(self.preset, mode=mode, picture=picture), clips).plan()
 
+    def plan_of(self, clip: CheckedClip, *, clips: int = 1) -> MemoryPlan:
+        """The same for a clip whose options are resolved already."""
+        return self._needs(clip.options, clips).plan()
+
     def _needs(self, options: ResolvedOptions, clips: int) -> ClipNeeds:
         residency, networks = self.pipeline.residency, self.pipeline.networks
         return ClipNeeds(

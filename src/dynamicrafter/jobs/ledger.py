@@ -27,7 +27,7 @@ PATIENCE = 5.0  # seconds; a run that was just told to stop may still be ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """How a job ended.
 
     Attributes:
@@ -56,12 +56,12 @@ class Entry:
 class Ledger:
     """The lines of `results.jsonl` by key. See `opened`."""
 
-    def __init__(self, path: Path, file: FileIO, entries: dict[str, Entry]) -> None:
+    def __init__(self, path: Path, file: FileIO, entries: dict[str, LedgerEntry]) -> None:
         self.path = path
         self._file = file
         self.entries = entries
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[LedgerEntry]) -> None:
         """Add lines for jobs that have none, all in one piece, and see them onto the disk."""
         added = list(entries)
         assert not self.entries.keys() & {entry.key for entry in added}
@@ -108,7 +108,7 @@ def _locked(fcntl: Any, handle: int) -> bool:
     return True
 
 
-def read_entries(folder: Path) -> dict[str, Entry]:
+def read_entries(folder: Path) -> dict[str, LedgerEntry]:
     """The lines of a folder's account by key; a last line that was cut off is left out, with a warning.
 
     Raises:
@@ -137,7 +137,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 @contextmanager
-def opened(folder: Path, entries: dict[str, Entry], *, aside: Path) -> Generator[Ledger]:
+def opened(folder: Path, entries: dict[str, LedgerEntry], *, aside: Path) -> Generator[Ledger]:
     """Begin the account anew with these entries, in one stroke, and let lines be added.
 
     Args:
@@ -159,15 +159,15 @@ def opened(folder: Path, entries: dict[str, Entry], *, aside: Path) -> Generator
         yield Ledger(path, file, dict(entries))
 
 
-def _line(entry: Entry) -> bytes:
+def _line(entry: LedgerEntry) -> bytes:
     return json.dumps(asdict(entry)).encode() + b"\n"
 
 
-def _entry(values: Any) -> Entry:
-    entry = Entry(**values)
+def _entry(values: Any) -> LedgerEntry:
+    entry = LedgerEntry(**values)
     kinds = {"key": str, "status": str, "outputs": list, "made_from": dict, "source": str, "error": str}
     if entry.status not in ("done", "failed") or any(
         not isinstance(getattr(entry, name), kind) for name, kind in kinds.items()
     ):
         raise TypeError
-    return Entry(**(values | {"outputs": tuple(map(str, entry.outputs))}))
+    return LedgerEntry(**(values | {"outputs": tuple(map(str, entry.outputs))}))

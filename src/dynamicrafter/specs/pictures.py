@@ -13,6 +13,20 @@ from PIL import Image
 from dynamicrafter.media.pictures import picture_hash, read_picture
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPicture:
+    """A picture file that was looked at and let go of.
+
+    Attributes:
+        sha256: hash of its pixels.
+        shape: height and width in pixels.
+    """
+
+    path: Path
+    sha256: str
+    shape: tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedPicture:
     """A picture in memory.
@@ -52,3 +66,13 @@ def load_picture(source: PictureLike) -> LoadedPicture:
     if isinstance(source, LoadedPicture):
         return source
     return LoadedPicture(image=read_picture(source), path=str(source) if isinstance(source, str | Path) else None)
+
+
+def look_at(path: Path) -> SeenPicture:
+    """Read a picture for its hash and its shape alone.
+
+    Raises:
+        InputError: see `read_picture`.
+    """
+    picture = load_picture(path)
+    return SeenPicture(path=path, sha256=picture.sha256, shape=picture.shape)

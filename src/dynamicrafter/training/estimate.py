@@ -179,7 +179,7 @@ def device_memory() -> int:
 def _preset(config: TrainConfig) -> Preset:
     name = config.preset or config.model.removeprefix(SEEDED)
     try:
-        return get_preset("512" if name == "tiny" else name)
+        return get_preset(USUAL_PRESET if name == TINY.name else name)
     except InputError:
         raise InputError(
             f"--dry-run knows the sizes of presets, not of {config.model}; name the preset it descends from with "
