@@ -188,7 +188,7 @@ def warn_of_differences(stored: StoredClip, animator: Animator) -> None:
 
 
 def _device_if_here(name: str) -> str | None:
-    from dynamicrafter.animator.devices import choose_device
+    from dynamicrafter.memory.devices import choose_device
 
     try:
         choose_device(name)

@@ -11,7 +11,7 @@ from dynamicrafter.specs.model import ModelSpec
 from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
-    from dynamicrafter.pipeline.memory import MemoryPlan
+    from dynamicrafter.memory.plan import MemoryPlan
 
 
 def show(spec: ClipSpec, model: ModelSpec) -> None:
@@ -21,21 +21,21 @@ def show(spec: ClipSpec, model: ModelSpec) -> None:
         InputError: no such model or device, or an option that breaks its rule.
     """
     with importing():
-        from dynamicrafter.animator.devices import choose_device, choose_dtype
-        from dynamicrafter.animator.memory import ClipNeeds, advise
+        from dynamicrafter.animator.memory import clip_needs
+        from dynamicrafter.memory.advice import advise
+        from dynamicrafter.memory.devices import choose_device, choose_dtype, total_memory
         from dynamicrafter.pipeline.loading import empty_model
-        from dynamicrafter.pipeline.memory import device_bytes
 
     networks, preset = empty_model(str(model.name), preset=model.preset)
     clip = check_clip(spec, preset)
     warn(clip.notes)
     device = choose_device(model.device)
     dtype = choose_dtype(model.dtype, device)
-    needs = ClipNeeds(
-        networks=networks,
-        options=clip.options,
+    needs = clip_needs(
+        networks,
+        clip.options,
         device=device,
-        budget=device_bytes(device) if model.memory is None else parse_memory(model.memory),
+        budget=total_memory(device) if model.memory is None else parse_memory(model.memory),
         dtype=dtype,
     )
     plan = needs.plan()
