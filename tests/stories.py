@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from dynamicrafter.story.models import KnownModel
 from PIL import Image
 
 from dynamicrafter.presets import get_preset
-from dynamicrafter.story.models import KnownModel
 
 ROOT = Path(__file__).parent.parent
 TINY = KnownModel(name="seeded:tiny", preset=replace(get_preset("512"), height=64, width=64), hash="")

@@ -130,7 +130,7 @@ class WholeNumber(ValueKind):
                 return int(value)
             except ValueError:
                 value = float(value)
-        if isinstance(value, Real) and float(value).is_integer():
+        if isinstance(value, float) and value.is_integer():
             return int(value)
         return operator.index(value)
 

@@ -19,7 +19,7 @@ from dynamicrafter.cli import batch
 from dynamicrafter.cli.parsing import parse
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.folders import BUNDLED_FOLDER
-from dynamicrafter.jobs.worker import WorkerReady, Worker, WorkerSetup, answer
+from dynamicrafter.jobs.worker import Worker, WorkerReady, WorkerSetup, answer
 from dynamicrafter.media.video import read_clip, read_metadata
 from quick_jobs import ScriptedPool
 

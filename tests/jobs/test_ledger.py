@@ -19,7 +19,9 @@ def aside(tmp_path):
 
 
 def entry(key, **values):
-    return LedgerEntry(**({"key": key, "status": "done", "outputs": (f"{key}.mp4",), "made_from": {"seed": 1}} | values))
+    return LedgerEntry(
+        **({"key": key, "status": "done", "outputs": (f"{key}.mp4",), "made_from": {"seed": 1}} | values)
+    )
 
 
 def test_lines_come_back_as_they_were_written(tmp_path, aside):

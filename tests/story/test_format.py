@@ -6,9 +6,9 @@ from fractions import Fraction
 import pytest
 import yaml
 
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import get_preset
+from dynamicrafter.specs.options import AnimateOptions
 from dynamicrafter.story.format import PictureShot, TitleCard, read_story
 from stories import write_story, write_tone
 

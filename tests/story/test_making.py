@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from dynamicrafter.story.models import know
 from PIL import Image
 
 from checkpoint_files import write_safetensors
@@ -18,7 +19,6 @@ from dynamicrafter.story.format import read_story
 from dynamicrafter.story.joining import blended, film_metadata, frames_of, is_made, join
 from dynamicrafter.story.kept import KeptShots
 from dynamicrafter.story.making import make_pieces, survey
-from dynamicrafter.story.models import know
 from dynamicrafter.story.plan import plan_story
 from published_files import published
 from stories import TINY, write_story

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dynamicrafter.animator.adapters import Adapter
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import get_preset
+from dynamicrafter.specs.adapters import Adapter
 from dynamicrafter.story.format import read_story
 from dynamicrafter.story.plan import Blend, described, plan_story
 from stories import TINY, write_story

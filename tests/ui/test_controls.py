@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamicrafter import AnimateOptions
-from dynamicrafter.animator.options import Quality
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import BUNDLED, PRESETS
 from dynamicrafter.randomness import MAX_SEED
+from dynamicrafter.specs.options import Quality
 from dynamicrafter.ui import controls as module
 from dynamicrafter.ui.controls import FREQUENT, controls, look, options_from, shown
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dynamicrafter import AnimateOptions, Animator
-from dynamicrafter.animator.keys import KeyShot
+from dynamicrafter.specs.gaps import KeyShot
 from dynamicrafter.ui.catalogue import AUTOMATIC, ModelChoice
 from dynamicrafter.ui.engine import Engine
 from dynamicrafter.ui.requests import ClipRequest, Upload

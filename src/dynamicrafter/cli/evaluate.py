@@ -279,7 +279,9 @@ def _stored_in(path: Path) -> StoredClip | None:
         return None
 
 
-def _framed(given: Path | None, stored: StoredClip | None, place: int, frames: np.ndarray, fit: Fit) -> np.ndarray | None:
+def _framed(
+    given: Path | None, stored: StoredClip | None, place: int, frames: np.ndarray, fit: Fit
+) -> np.ndarray | None:
     """A picture as the clip's frames show it; None, with a warning, where the one that the file names is gone."""
     from dynamicrafter.cli.like import find_picture
     from dynamicrafter.media.framing import frame_picture

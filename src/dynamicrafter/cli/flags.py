@@ -102,7 +102,8 @@ def _hint(hint: Any, option: Option, full: bool) -> Any:
     if isinstance(option.kind, Several):
         one = Annotated[(Any, _spec(option, option.kind.kinds[0]))]
         return UseAppendAction[Annotated[(tuple[one, ...], told, *kept, *hidden)]]
-    return Annotated[(Any, _spec(option, option.kind), told, *kept, *hidden)]
+    omitted = Positional in extras and (option.optional or option.default is not None)
+    return Annotated[(Any, _spec(option, option.kind, omitted=omitted), told, *kept, *hidden)]
 
 
 def _behaviour(option: Option) -> str:
@@ -115,10 +116,16 @@ def _behaviour(option: Option) -> str:
     return f"(default: {option.write(option.default) or 'nothing'})"
 
 
-def _spec(option: Option, kind: ValueKind) -> _Spec:
-    """How tyro reads one value of an option, in the words that all faces use for what is wrong with it."""
+def _spec(option: Option, kind: ValueKind, *, omitted: bool = False) -> _Spec:
+    """How tyro reads one value of an option, in the words that all faces use for what is wrong with it.
+
+    Args:
+        omitted: whether it may be left out; tyro then hands over nothing where a misspelt option stands in its place.
+    """
 
     def read(words: list[str]) -> Any:
+        if omitted and not (words and words[0]):
+            return option.default
         try:
             return kind.read(option.called, words[0]) if kind is not option.kind else option.read(words[0])
         except InputError as error:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from dynamicrafter import hub
-from dynamicrafter.cli.commands import ModelFlags, Switch
+from dynamicrafter.cli.commands import Switch
 from dynamicrafter.cli.console import Progress, Stopped, importing, minutes, one_line
 from dynamicrafter.cli.like import is_ours
 from dynamicrafter.cli.story_progress import StoryProgress
 from dynamicrafter.errors import InputError
+from dynamicrafter.specs.model import ModelDescription, ModelSpec
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
     from dynamicrafter.story.format import Story
     from dynamicrafter.story.kept import KeptShots, Records
-    from dynamicrafter.story.models import KnownModel
     from dynamicrafter.story.plan import Blend, Plan, Play
 
 
@@ -51,7 +51,7 @@ class StoryCommand:
         None
     )
     """The model that makes generated transitions, such as interp; it wears no adapters of --lora."""
-    model: ModelFlags = field(default_factory=ModelFlags)
+    model: ModelSpec = field(default_factory=ModelSpec)
     """What makes the shots, and on what; goes before what the file says."""
 
 
@@ -103,15 +103,14 @@ def _checked_output(command: StoryCommand, story: Story, output: Path) -> Path:
 def _planned(command: StoryCommand, story: Story, said: Progress) -> Plan:
     with importing():
         import dynamicrafter.pipeline  # noqa: F401
-    from dynamicrafter.story.models import know
+    from dynamicrafter.pipeline.describing import describe
     from dynamicrafter.story.plan import plan_story
 
-    flags = command.model
-    download = flags.download and not command.dry_run
-    name = _model_name(flags.model, story.model, download=download) or _best_model(said)
-    model = know(name, preset=flags.preset, lora=flags.lora, download=download)
-    other = _model_name(command.transition_model, story.transition_model, download=download)
-    between = None if other is None else know(other, download=download)
+    asked = replace(command.model, download=command.model.download and not command.dry_run)
+    name = _model_name(asked.name, story.model, download=asked.download) or _best_model(said)
+    model = describe(replace(asked, name=name))
+    other = _model_name(command.transition_model, story.transition_model, download=asked.download)
+    between = None if other is None else describe(replace(asked, name=other, preset=None, encoders=None, lora=()))
     return plan_story(story, model=model, transition_model=between)
 
 
@@ -138,7 +137,7 @@ def _make(command: StoryCommand, plan: Plan, shots: KeptShots, target: Path, sai
     began = time.monotonic()
     progress = StoryProgress(plan, survey(plan, shots), watched=said.watched, quiet=command.quiet)
 
-    def load(model: KnownModel) -> Animator:
+    def load(model: ModelDescription) -> Animator:
         return _loaded(model, plan, command, said)
 
     try:
@@ -158,15 +157,10 @@ def _make(command: StoryCommand, plan: Plan, shots: KeptShots, target: Path, sai
     said.phase(f"Made {progress.num_made} clips, kept {progress.num_kept}; {minutes(time.monotonic() - began)} in all")
 
 
-def _loaded(model: KnownModel, plan: Plan, command: StoryCommand, said: Progress) -> Animator:
-    from dataclasses import replace
-
+def _loaded(model: ModelDescription, plan: Plan, command: StoryCommand, said: Progress) -> Animator:
     from dynamicrafter.cli.make import load_animator
 
-    flags = command.model
-    if model is not plan.model:
-        flags = replace(flags, preset=None, lora=())
-    animator = load_animator(model.name, flags, said, quiet=command.quiet)
+    animator = load_animator(model.spec, said)
     animator.pipeline.set_progress_bar_config(disable=True)
     return animator
 

@@ -22,7 +22,7 @@ from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.memory.counting import LiveMemory
-from dynamicrafter.presets import Preset, get_preset
+from dynamicrafter.presets import USUAL_PRESET, Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import TrainConfig
 from dynamicrafter.training.optimizers import is_matrix
