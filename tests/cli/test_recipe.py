@@ -87,7 +87,7 @@ def test_a_strange_mode_is_refused():
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"speed": 3}, "unknown options speed"), ({"steps": "x"}, "steps must be a whole number"), ({"size": [1]}, "size")],
+    [({"speed": 3}, "unknown options speed"), ({"steps": "x"}, "steps must be a whole number"), ({"size": 1}, "size")],
 )
 def test_options_of_a_wrong_name_or_type_are_refused(options, said):
     with pytest.raises(InputError, match=rf"^clip\.mp4 holds options that can't be repeated: .*{said}"):

@@ -155,7 +155,8 @@ def test_of_a_batch_that_fails_each_is_made_on_its_own(check, run):
 
 def test_a_worker_in_no_state_to_go_on_is_replaced(check, run):
     def reply(name, orders):
-        return TasksFailed("CUDA error", by_rule=False, broken=True) if orders[0].clip.item == "a" else make(name, orders)
+        broken = TasksFailed("CUDA error", by_rule=False, broken=True)
+        return broken if orders[0].clip.item == "a" else make(name, orders)
 
     pool, _, entries = run(check(a={}, b={}), reply)
     assert pool.replaced == ["worker 1"]

@@ -12,7 +12,7 @@ from dynamicrafter.training.config import check
 from dynamicrafter.training.recipes import get_recipe
 from training_runs import losses
 
-recipes() = ("finetune-bundled", "lora-bundled")
+RECIPES = ("finetune-bundled", "lora-bundled")
 SMALL = (
     *("--model", "seeded:tiny", "--steps", "2", "--device", "cpu", "--tracker", "none", "--precision", "float32"),
     *("--set", "data.size=[64, 64]", "--set", "data.num_frames=4"),
@@ -31,7 +31,7 @@ def clips(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_they_take_the_small_model_and_its_size(recipe):
     config = get_recipe(recipe).make()
     check(config)
@@ -44,7 +44,7 @@ def test_a_clips_own_rate_is_its_motion_number(clips):
     assert {open_dataset(data, motion_unit="frames per second").draw(place).motion for place in range(6)} == {12.0}
 
 
-@pytest.mark.parametrize("recipe", recipes())
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("ends", ["0.0", "1.0"])
 def test_they_train_on_a_folder_of_clips_for_both_tasks(clips, capsys, recipe, ends):
     output = clips / "run"

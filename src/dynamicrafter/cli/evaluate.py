@@ -17,7 +17,7 @@ from dynamicrafter.cli.commands import Silent, Switch
 from dynamicrafter.cli.console import Progress, minutes
 from dynamicrafter.cli.make import load_animator
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
 from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, MODE, MODES
 from dynamicrafter.schema import Called, Range, Unset
 from dynamicrafter.specs.model import ModelSpec

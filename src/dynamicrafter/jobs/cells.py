@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import as_stored, composed, listed_path
+from dynamicrafter.files.tables import FILE_HEADINGS, TEXT_HEADINGS, normal_heading
 from dynamicrafter.jobs.job import Defaults, Job, check_key
 from dynamicrafter.modes import Mode, get_mode, mode_for
 from dynamicrafter.schema import Text, schema_of
@@ -20,8 +22,9 @@ from dynamicrafter.specs.output import OutputOptions
 # The first name is the one that messages and documentation use.
 _ALIASES = {
     "name": ("name", "key"),
-    "image": ("image", "picture", "first"),
+    "image": ("image", "picture", "first", *FILE_HEADINGS),
     "last": ("last", "last_image"),
+    "prompt": ("prompt", *TEXT_HEADINGS),
 }
 _OPTIONS, _OUTPUT = tuple(schema_of(AnimateOptions)), tuple(schema_of(OutputOptions))
 COLUMNS = ("name", "image", "last", "prompt", "mode", *_OPTIONS, *_OUTPUT)
@@ -33,7 +36,7 @@ def column_of(heading: str) -> str:
     Raises:
         InputError: none.
     """
-    name = heading.strip().lower().replace("-", "_")
+    name = normal_heading(heading)
     for column, names in _ALIASES.items():
         if name in names:
             return column
@@ -60,8 +63,10 @@ def job_from(cells: Mapping[str, Any], *, where: str, folder: Path, defaults: De
     texts = {name: _text(name, cells[name]) for name in ("name", "image", "last", "prompt") if name in cells}
     if "image" not in texts:
         raise InputError("image is missing; name the picture.")
-    pictures = tuple(folder / texts[name] for name in ("image", "last") if name in texts)
-    key = texts.get("name", "-".join(path.stem for path in pictures))
+    pictures = tuple(
+        as_stored(folder / listed_path(texts[name], folder)) for name in ("image", "last") if name in texts
+    )
+    key = composed(texts.get("name", "-".join(path.stem for path in pictures)))
     check_key(key)
     return Job(
         where=where,
@@ -89,6 +94,10 @@ def _mode(given: Any, num_pictures: int) -> Mode:
 
 
 def _text(name: str, cell: Any) -> str:
+    if isinstance(cell, list) and len(cell) == 1:
+        [cell] = cell  # as lists of captions have it
+    if isinstance(cell, list) and name == "prompt":
+        raise InputError(f"prompt must be one text, got {len(cell)}; write a row for each.")
     if name == "name" and isinstance(cell, int | float) and not isinstance(cell, bool):
         return str(cell)
     return Text().read(name, cell)

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import composed
 from dynamicrafter.jobs.job import Defaults, Job, JobsError, check_key
 from dynamicrafter.media.pictures import SUFFIXES
 from dynamicrafter.modes import INTERPOLATE, MODES, Mode, mode_for
@@ -62,13 +63,18 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
+def _stem(path: Path) -> str:
+    """A name without its extension, in the letters in which names are compared."""
+    return composed(path.stem)
+
+
 def _subjects(
     folder: Path, pictures: Sequence[Path], texts: Iterable[Path], mode: Mode | None
 ) -> tuple[list[_Subject], Mode | None]:
     """Pictures as they go into clips: each on its own, or in pairs."""
     if mode is not None and MODES[mode].pictures == (1, 1):
-        return [_Subject(path.stem, (path,)) for path in pictures], mode
-    pairs = _pairs(pictures, own_prompts={path.stem for path in texts})
+        return [_Subject(_stem(path), (path,)) for path in pictures], mode
+    pairs = _pairs(pictures, own_prompts={_stem(path) for path in texts})
     paired = {path for pair in pairs for path in pair.pictures}
     left = [path for path in pictures if path not in paired]
     if mode == INTERPOLATE and left:
@@ -80,7 +86,7 @@ def _subjects(
             len(pairs),
             names,
         )
-    singles = [_Subject(path.stem, (path,)) for path in left]
+    singles = [_Subject(_stem(path), (path,)) for path in left]
     return sorted([*pairs, *singles], key=lambda subject: natural(subject.pictures[0].name)), mode
 
 
@@ -88,7 +94,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
     """Pictures that are called x.first and x.last, or x_1 and x_2 where there is no x_3 nor a prompt of x_1 alone."""
     groups: dict[str, dict[int, list[Path]]] = {}
     for path in pictures:
-        stem, numbered = Path(path.stem), _NUMBERED.fullmatch(path.stem)
+        stem, numbered = Path(_stem(path)), _NUMBERED.fullmatch(_stem(path))
         if stem.suffix in _ENDS:
             groups.setdefault(stem.stem, {}).setdefault(_ENDS[stem.suffix], []).append(path)
         elif numbered is not None:
@@ -96,7 +102,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
     found = []
     for key, places in groups.items():
         ends = [path for paths in places.values() for path in paths]
-        if sorted(places) == [0, 1] and len(ends) == 2 and not own_prompts & {path.stem for path in ends}:
+        if sorted(places) == [0, 1] and len(ends) == 2 and not own_prompts & {_stem(path) for path in ends}:
             found.append(_Subject(key, (places[0][0], places[1][0])))
     return found
 
@@ -104,7 +110,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
 def _with_prompts(
     folder: Path, subjects: Sequence[_Subject], texts: Sequence[Path], mode: Mode | None, defaults: Defaults
 ) -> list[Job]:
-    prompts = {path.stem: path for path in texts}
+    prompts = {_stem(path): path for path in texts}
     problems = [
         f"{path}: a prompt without a picture; call it as the picture is called."
         + (" --published-layout reads it line by line." if len(texts) == 1 else "")
@@ -152,7 +158,7 @@ def _published(folder: Path, pictures: Sequence[Path], texts: Sequence[Path], de
 
 def _key(pictures: Sequence[Path]) -> str:
     pair = _pairs(pictures, own_prompts=set()) if len(pictures) == 2 else []
-    return pair[0].key if pair else "-".join(path.stem for path in pictures)
+    return pair[0].key if pair else "-".join(_stem(path) for path in pictures)
 
 
 def _mismatch(text: Path, lines: Sequence[str], subjects: Sequence[_Subject], size: int) -> str:
