@@ -332,6 +332,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale, interval=guidance_interval)
         self.scheduler.set_timesteps(steps, sampler=sampler)
         self._interrupt = False
+        self._guidance_scale = guidance
 
         first = as_pixels(image, height=height, width=width, fit=fit)
         last = (
