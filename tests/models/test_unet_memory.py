@@ -57,9 +57,9 @@ def test_feed_forward_without_gradients_never_widens_more_tokens_than_allowed(mo
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
-        (FrameConvolution(6, 10), (3, 6, 5, 8)),
-        (FrameConvolution(6, 10), (3, 6, 5, 9)),
-        (TimeConvolution(640), (2, 640, 3, 5)),
+        (FrameConvolution(6, 10, 3, padding=1), (3, 6, 5, 8)),
+        (FrameConvolution(6, 10, 3, padding=1), (3, 6, 5, 9)),
+        (TimeConvolution(640, 640, (3, 1), padding=(1, 0)), (2, 640, 3, 5)),
     ],
 )
 def test_convolutions_as_matrix_products_equal_convolutions(layer, shape, memory_format):

@@ -21,9 +21,6 @@ class FrameConvolution(nn.Conv2d):
     third of the machine's rate on 4 pixels. Over the pixels of all frames at once, one matrix product fills them.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
-
     def forward(self, pictures: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
         """(n, c, h, w) → (n, c′, h, w)."""
         short = pictures.shape[-1] <= 8
@@ -32,9 +29,6 @@ class FrameConvolution(nn.Conv2d):
 
 class TimeConvolution(nn.Conv2d):
     """(3, 1) on the plane of time and pixels; one matrix product where channels are many enough to repay the copies."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, (3, 1), padding=(1, 0))
 
     def forward(self, planes: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
         """(b, c, f, n) in and out."""
@@ -51,7 +45,7 @@ class TemporalConvolution(nn.Module):
     def __init__(self, channels: int, *, groups: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(groups, channels, eps=1e-5) for _ in range(4))
-        self.convs = nn.ModuleList(TimeConvolution(channels) for _ in range(4))
+        self.convs = nn.ModuleList(TimeConvolution(channels, channels, (3, 1), padding=(1, 0)) for _ in range(4))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, pictures: Tensor, num_frames: int) -> Tensor:
@@ -71,11 +65,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, embedding: int, groups: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
-        self.conv1 = FrameConvolution(in_channels, out_channels)
+        self.conv1 = FrameConvolution(in_channels, out_channels, 3, padding=1)
         self.embedding = nn.Linear(embedding, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = FrameConvolution(out_channels, out_channels)
+        self.conv2 = FrameConvolution(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         self.temporal = TemporalConvolution(out_channels, groups=groups, dropout=dropout)
 
@@ -124,7 +118,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = FrameConvolution(channels, channels)
+        self.conv = FrameConvolution(channels, channels, 3, padding=1)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(n, c, h, w) → (n, c, 2h, 2w)."""

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, cast
 
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -22,6 +21,7 @@ from torch import Tensor, cat, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.models.adaptable import Adaptable
 from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
 from dynamicrafter.models.blocks import ResidualBlock, Stage, Unit, Upsample
 from dynamicrafter.models.deep_features import DeepFeatures
@@ -31,7 +31,7 @@ from dynamicrafter.models.windows import TimeWindows, Window
 Context = tuple[ContextKeysValues, ...]
 
 
-class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
     """Predicts v, ε or x₀ (as its scheduler says) from noisy latents, image latents, text, image and motion.
 
     Args:

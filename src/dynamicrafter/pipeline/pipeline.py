@@ -54,7 +54,7 @@ from dynamicrafter.pipeline.loading import (
     seeded_components,
 )
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
-from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
+from dynamicrafter.pipeline.lora_loader import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.residency import Origin, Residency, is_away
@@ -215,6 +215,16 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         if any(is_away(network) for network in pipeline.networks.values()):
             pipeline.residency.device = torch.device("cpu")  # until `follow` names another
         return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:
+        """Write a folder that `from_pretrained` reads, as diffusers does.
+
+        Raises:
+            InputError: adapters are on that were not fused.
+        """
+        with self._plain_unet():
+            self.unet.check_savable()
+            super().save_pretrained(save_directory, *args, **options)
 
     @property
     def preset(self) -> Preset:
