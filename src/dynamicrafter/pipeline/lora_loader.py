@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.atomic import one_line_errors, replacing_file
+from dynamicrafter.memory.offload import Networks, Offloader
 from dynamicrafter.pipeline.lora import UNET, WEIGHTS, as_peft, fit_adapters, lora_header, read_adapters
-from dynamicrafter.pipeline.residency import Networks, Residency
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,7 +43,7 @@ class DynamiCrafterLoraLoader(LoraBaseMixin):
 
     _lora_loadable_modules = [UNET]  # noqa: RUF012 diffusers declares it so
     unet_name = UNET
-    residency: Residency
+    offloader: Offloader
     networks: Networks
 
     @_on_exact_unet
@@ -164,16 +164,16 @@ class DynamiCrafterLoraLoader(LoraBaseMixin):
     @contextmanager
     def _exact_unet(self) -> Iterator[None]:
         """Have it with its weights read and as exact as they are, whatever a memory plan does to them otherwise."""
-        residency, plan, device = self.residency, self.residency.plan, self.residency.device
+        offloader, plan, device = self.offloader, self.offloader.plan, self.offloader.device
         if device is not None:
-            residency.follow(self.networks, None, device)
-            residency.use(self.networks, UNET)
+            offloader.apply_plan(self.networks, None, device)
+            offloader.onload(self.networks, UNET)
         try:
             with self._plain_unet():
                 yield
         finally:
             if device is not None:
-                residency.follow(self.networks, plan, device)
+                offloader.apply_plan(self.networks, plan, device)
 
 
 for _name in (
