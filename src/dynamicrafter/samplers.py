@@ -52,7 +52,7 @@ SAMPLERS: dict[Sampler, SamplerEntry] = {
         SamplerEntry(
             name=DPM_SDE,
             summary="the same with fresh noise",
-            solver="dynamicrafter.schedulers.multistep:StochasticDPMSolver",
+            solver="dynamicrafter.schedulers.multistep:DPMSolver",
             adds_noise=True,
             eta=1.0,
         ),

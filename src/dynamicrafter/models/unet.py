@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.kernels.layout import fold_frames, unfold_frames
+from dynamicrafter.models.adaptable import Adaptable
 from dynamicrafter.models.attention import ContextKeysValues, GatedFeedForward, TemporalTransformer
 from dynamicrafter.models.blocks import ResidualBlock, UNetBlock, Unit, Upsample
 from dynamicrafter.models.deep_features import DeepFeatures
@@ -41,7 +41,7 @@ class UNetOutput(BaseOutput):
     sample: Tensor
 
 
-class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
     """Predicts v, ε or x₀ (as its scheduler says) from noisy latents, image latents, text, image and motion.
 
     Args:

@@ -55,7 +55,7 @@ from dynamicrafter.pipeline.loading import (
     seeded_components,
 )
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
-from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
+from dynamicrafter.pipeline.lora_loader import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.run_lock import one_run_at_a_time
@@ -213,6 +213,16 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         if any(is_unloaded(network) for network in pipeline.networks.values()):
             pipeline.offloader.device = torch.device("cpu")  # until `apply_plan` names another
         return pipeline
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:
+        """Write a folder that `from_pretrained` reads, as diffusers does.
+
+        Raises:
+            InputError: adapters are on that were not fused.
+        """
+        with self._plain_unet():
+            self.unet.check_savable()
+            super().save_pretrained(save_directory, *args, **options)
 
     @property
     def preset(self) -> Preset:

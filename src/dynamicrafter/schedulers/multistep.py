@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -85,12 +84,6 @@ class DPMSolver:
             result = result + (there.sigma * math.sqrt(1 - kept**2)) * noise
         self._before = start
         return result, clean
-
-
-class StochasticDPMSolver(DPMSolver):
-    """DPM-Solver++(2M) in its SDE form, made for as much fresh noise as DDPM draws."""
-
-    default_eta: ClassVar[float] = 1.0
 
 
 class UniPC:
