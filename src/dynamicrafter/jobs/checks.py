@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.jobs.job import CheckedJob, Job, JobsError, made_from
+from dynamicrafter.specs.clip import check_clip
 from dynamicrafter.specs.model import ModelDescription
-from dynamicrafter.specs.pictures import SeenPicture, look_at
+from dynamicrafter.specs.pictures import LoadedPicture, load_picture
 
 RESULTS = "results.jsonl"
 
@@ -33,34 +35,32 @@ def check_jobs(
     """
     checked, problems = [], []
     notes: dict[str, None] = {}
-    pictures: dict[Path, SeenPicture | InputError] = {}
+    pictures: dict[Path, LoadedPicture | InputError] = {}
     for job in jobs:
         try:
             checked.append(_checked(job, pictures, model))
         except InputError as error:
             problems.append(f"{job.where}: {error}")
         else:
-            notes |= dict.fromkeys(checked[-1].options.notes(model.preset, job.clip.mode))
+            notes |= dict.fromkeys(checked[-1].clip.notes)
     problems += _clashes(jobs, folder)
     if problems:
         raise JobsError(source, problems)
     return checked, list(notes)
 
 
-def _checked(job: Job, pictures: dict[Path, SeenPicture | InputError], model: ModelDescription) -> CheckedJob:
-    seen = tuple(_look(path, pictures) for path in job.pictures)
-    options = job.clip.options.resolved(model.preset, mode=job.clip.mode, picture=seen[0].shape)
-    job.output.check(options.size)
-    hashes = [picture.sha256 for picture in seen]
-    made = made_from(job, options, hashes, preset=model.preset, model=model.identity())
-    return CheckedJob(job=job, options=options, pictures=seen, made_from=made)
+def _checked(job: Job, pictures: dict[Path, LoadedPicture | InputError], model: ModelDescription) -> CheckedJob:
+    spec = replace(job.clip, pictures=tuple(_loaded(path, pictures) for path in job.pictures))
+    clip = check_clip(spec, model.preset)
+    job.output.check(clip.options.size)
+    return CheckedJob(job=job, clip=clip, made_from=made_from(job, clip, preset=model.preset, model=model.identity()))
 
 
-def _look(path: Path, pictures: dict[Path, SeenPicture | InputError]) -> SeenPicture:
-    """What there is to know of a picture; each file is read once, however many jobs are made of it."""
+def _loaded(path: Path, pictures: dict[Path, LoadedPicture | InputError]) -> LoadedPicture:
+    """A picture; each file is read once, however many jobs are made of it."""
     if path not in pictures:
         try:
-            pictures[path] = look_at(path)
+            pictures[path] = load_picture(path)
         except InputError as error:
             pictures[path] = error
     found = pictures[path]

@@ -13,10 +13,9 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.media.formats import FORMATS
 from dynamicrafter.modes import Mode
 from dynamicrafter.presets import Preset
-from dynamicrafter.specs.clip import ClipSpec
+from dynamicrafter.specs.clip import CheckedClip, ClipSpec
 from dynamicrafter.specs.options import AnimateOptions, ResolvedOptions
 from dynamicrafter.specs.output import OutputOptions
-from dynamicrafter.specs.pictures import SeenPicture
 
 LONGEST_KEY = 150  # bytes; file systems take names of 255, and a hidden name and an extension are made of it
 USUAL_FORMAT = "mp4"
@@ -83,15 +82,17 @@ class CheckedJob:
     """A job that passed all checks, with what decides its frames.
 
     Attributes:
-        options: of the clip, none of them left open.
-        pictures: as they were when they were looked at.
+        clip: the job's, checked.
         made_from: plain values; equal ones give equal files. Where pictures lie doesn't count.
     """
 
     job: Job
-    options: ResolvedOptions
-    pictures: tuple[SeenPicture, ...]
+    clip: CheckedClip
     made_from: dict[str, Any]
+
+    @property
+    def options(self) -> ResolvedOptions:
+        return self.clip.options
 
     @property
     def weight(self) -> float:
@@ -105,26 +106,23 @@ class CheckedJob:
         return hashlib.sha256(json.dumps(self.made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def made_from(
-    job: Job, options: ResolvedOptions, hashes: Sequence[str], *, preset: Preset, model: dict[str, Any]
-) -> dict[str, Any]:
+def made_from(job: Job, clip: CheckedClip, *, preset: Preset, model: dict[str, Any]) -> dict[str, Any]:
     """What decides a job's files, as JSON has it.
 
     Options at the preset's own values are left out, so that an option which a later version adds changes nothing.
 
     Args:
-        options: the job's, resolved.
-        hashes: of its pictures' pixels.
+        clip: the job's, checked.
         model: what tells the model from others.
     """
-    given = {**options.as_dict(), "seed": job.clip.options.seed}
+    given = {**clip.options.as_dict(), "seed": job.clip.options.seed}
     usual = AnimateOptions().resolved(preset, mode=job.clip.mode).as_dict()
     names = [option.name for option in fields(AnimateOptions)]
     asked_auto = {"size": "auto"} if job.clip.options.size == "auto" else {}
     values = {
         "mode": job.clip.mode,
         "prompt": "; ".join(job.clip.prompts),
-        "pictures": list(hashes),
+        "pictures": [picture.sha256 for picture in clip.pictures],
         "options": {name: given[name] for name in names if given[name] != usual[name]} | asked_auto,
         "format": job.format,
         "fps": job.output.fps,

@@ -286,12 +286,12 @@ def _task(take: Take, folder: Path) -> Task:
         options=take.of.options,
         pictures=tuple(
             SentPicture(
-                name=str(seen.path),
-                content=_content(seen.path),
-                path=_seen_from(seen.path, folder),
-                sha256=seen.sha256,
+                name=str(path),
+                content=_content(path),
+                path=_seen_from(path, folder),
+                sha256=picture.sha256,
             )
-            for seen in take.of.pictures
+            for path, picture in zip(job.pictures, take.of.clip.pictures, strict=True)
         ),
         output=replace(job.output, format=job.format),
         fingerprint=take.of.fingerprint,
