@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import dynamicrafter
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.memory import clip_needs
 from dynamicrafter.checkpoints.files import fingerprint
@@ -116,7 +117,7 @@ class Animator:
         options |= {name: value for name in ("preset", "encoders") if (value := getattr(spec, name)) is not None}
         # With little memory, no more is read or moved than a run's plan asks for.
         lazy = spec.memory is not None
-        pipeline = DynamiCrafterPipeline.from_pretrained(spec.name, download=spec.download, lazy=lazy, **options)
+        pipeline = DynamiCrafterPipeline.from_pretrained(str(spec.name), download=spec.download, lazy=lazy, **options)
         if not lazy and _weight_bytes(pipeline) < SHARE * total_memory(target):
             pipeline.to(target)
         animator = cls(pipeline, model=str(spec.name), model_hash=_hash_of(pipeline), device=target, memory=spec.memory)
@@ -359,6 +360,7 @@ class Animator:
             device=self.device.type,
             dtype=str(self.pipeline.unet.dtype).removeprefix("torch."),
             torch=torch.__version__,
+            generator=f"dynamicrafter {dynamicrafter.__version__}",
         )
 
 

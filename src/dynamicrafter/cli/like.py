@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynamicrafter import __version__
-from dynamicrafter.cli.commands import KeyPictures, MakeCommand, OutputFlags
+from dynamicrafter.cli.commands import KeyPictures, MakeCommand, OnePicture, OutputFlags
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub import SEEDED
 from dynamicrafter.media.pictures import picture_hash, read_picture
@@ -16,7 +16,7 @@ from dynamicrafter.media.video import read_metadata
 from dynamicrafter.presets import every_preset
 from dynamicrafter.specs.metadata import StoredClip, StoredPicture, read_clip_metadata
 from dynamicrafter.specs.model import ModelSpec
-from dynamicrafter.specs.options import AnimateOptions
+from dynamicrafter.specs.options import AnimateOptions, merged
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
@@ -74,23 +74,22 @@ def _options_for(given: MakeCommand, stored: StoredClip) -> AnimateOptions:
         replaced = _BY_QUALITY
     elif given.clip.sampler not in (None, stored.options.sampler):
         replaced = ("eta",)
-    return replace(stored.options, **dict.fromkeys(replaced))
+    return merged(stored.options, dict.fromkeys(replaced))
 
 
 def _subject(given: MakeCommand, stored: StoredClip) -> dict[str, Any]:
     """Pictures and prompts of a clip as the command's fields; a picture that was typed needs not be found."""
-    wanted, several = len(given.pictures), isinstance(given, KeyPictures)
+    wanted = len(given.pictures)
     known = len(stored.pictures)
-    if known < wanted or (known > wanted and not (several and stored.keys)):
+    if known < wanted or (known > wanted and not (isinstance(given, KeyPictures) and stored.keys)):
         raise InputError(f"{stored.clip} must name {wanted} picture(s) to be repeated, it names {known}.")
     typed = [*given.pictures, *(None for _ in stored.pictures[wanted:])]
     found = [
         path if path is not None else find_picture(picture, clip=stored.clip)
         for path, picture in zip(typed, stored.pictures, strict=True)
     ]
-    if not several:
-        prompt = {"prompt": stored.prompt} if given.prompt is None and not given.words else {}
-        return {"image": found[0], **prompt}
+    if isinstance(given, OnePicture):
+        return {"image": found[0]} | ({} if given.words else {"prompt": stored.prompt})
     return {
         "first": found[0],
         "last": found[1],
@@ -134,9 +133,9 @@ def find_adapters(stored: Adapter, *, clip: Path) -> Adapter:
     Raises:
         InputError: it is not there.
     """
-    from dynamicrafter.animator.adapters import is_there
     from dynamicrafter.checkpoints.files import fingerprint
     from dynamicrafter.pipeline.lora import lora_file
+    from dynamicrafter.specs.adapters import is_there
 
     then = stored.path
     places = (then, clip.parent / then, clip.parent / then.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
@@ -51,13 +51,13 @@ def run(command: UiCommand) -> None:
     settings, model = command.server, command.model
     settings.check()
     users = read_users(settings)
-    start = _start(model)
+    _check_model(model)
     if importlib.util.find_spec("gradio") is None:
         raise InputError('the page needs gradio, which is not installed; run `pip install "dynamicrafter[ui]"`.')
     with importing():  # all of it now: later, an import would hold up everybody who waits for an answer
         import dynamicrafter.animator.animator  # noqa: F401
+        from dynamicrafter.faces.catalogue import Catalogue
         from dynamicrafter.memory.devices import choose_device, choose_dtype
-        from dynamicrafter.ui.catalogue import Catalogue
         from dynamicrafter.ui.engine import Engine
         from dynamicrafter.ui.server import address_of, build_app, open_socket, serve
         from dynamicrafter.ui.service import Service
@@ -70,7 +70,7 @@ def run(command: UiCommand) -> None:
         choose_dtype(model.dtype, device)
     hush_loading_bars()
     opened = open_socket(settings)
-    catalogue = Catalogue(start, downloads=not settings.no_downloads)
+    catalogue = Catalogue(model, downloads=not settings.no_downloads)
     service = Service(settings, catalogue, [Engine(str(device), model.dtype) for device in devices])
     try:
         app = build_app(service, users)
@@ -86,21 +86,9 @@ def run(command: UiCommand) -> None:
         opened.close()
 
 
-def _start(model: ModelSpec) -> dict[str, Any]:
-    """Arguments of `Animator.from_pretrained` for the model to begin with; none where none is named.
-
-    Raises:
-        InputError: no such model, or flags that go with a model and none is named.
-    """
-    if model.name is None:
-        if model.lora or model.preset or model.encoders:
-            raise InputError("lora, preset and encoders go with a model; name it with --model.")
-        return {}
-    if not model.name.startswith(hub.SEEDED):
+def _check_model(model: ModelSpec) -> None:
+    """Raises InputError where there is no such model, or where flags that go with one are given without."""
+    if model.name is None and (model.lora or model.preset or model.encoders):
+        raise InputError("lora, preset and encoders go with a model; name it with --model.")
+    if model.name is not None and not model.name.startswith(hub.SEEDED):
         hub.resolve(model.name)
-    given = {"preset": model.preset, "encoders": model.encoders}
-    return {
-        "model": model.name,
-        "lora": model.lora,
-        **{name: value for name, value in given.items() if value is not None},
-    }

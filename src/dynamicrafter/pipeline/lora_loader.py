@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import one_line_errors, replacing_file
+from dynamicrafter.files.atomic import one_line_errors, replacing_file
 from dynamicrafter.memory.offload import Networks, Offloader
 from dynamicrafter.pipeline.lora import UNET, WEIGHTS, as_peft, fit_adapters, lora_header, read_adapters
 

@@ -16,7 +16,7 @@ from dynamicrafter.presets import Preset
 from dynamicrafter.ui.controls import build
 from dynamicrafter.ui.requests import STORY, Upload, mode_of
 from dynamicrafter.ui.story import TRANSITIONS
-from dynamicrafter.ui.tabs import MOST_SHOTS, TabText
+from dynamicrafter.ui.tabs import MOST_SHOTS, TabText, all_tabs
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
