@@ -14,7 +14,7 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from dynamicrafter.cli.commands import Silent, Switch
-from dynamicrafter.cli.console import Progress, minutes
+from dynamicrafter.cli.console import Progress, time_in_words
 from dynamicrafter.cli.make import load_animator
 from dynamicrafter.errors import InputError
 from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
@@ -375,7 +375,7 @@ def _examine(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
         if folder is not None:
             clip.save(folder / f"{case.name.replace(' ', '-')}.mp4")
         left = (time.monotonic() - began) / done * (len(cases) - done)
-        progress.phase(f"{done}/{len(cases)} {case.name}: {report.found}, {minutes(left)} left")
+        progress.phase(f"{done}/{len(cases)} {case.name}: {report.found}, {time_in_words(left)} left")
 
     settings = {} if command.suite.steps is None else {"steps": command.suite.steps}
     examination = evaluate_model(animator, cases, settings=settings, on_clip=told)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dynamicrafter.cli import plan
 from dynamicrafter.cli.commands import MakeCommand
-from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes, warn
+from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, time_in_words, warn
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.read_ahead import read_ahead
 from dynamicrafter.media.formats import find_format
@@ -47,7 +47,7 @@ def run(command: MakeCommand) -> None:
 
         warn_of_differences(command.repeats, animator)
     _tell_plan(clip, animator, progress)
-    progress.attach(animator.pipeline, several_runs=spec.is_joined)
+    animator.pipeline.set_progress_bar_config(disable=True)
     written: list[Path] = []
     try:
         for number, path in enumerate(paths, start=spec.sample):
@@ -57,7 +57,7 @@ def run(command: MakeCommand) -> None:
             made.save(path, fps=command.output.fps, crf=command.output.crf, format=command.output.format)
             print(path, flush=True)
             written.append(path)
-            progress.phase(f"{progress.pace()}; {minutes(time.monotonic() - began)} in all")
+            progress.phase(f"{progress.pace()}; {time_in_words(time.monotonic() - began)} in all")
     except KeyboardInterrupt:
         if not written:
             raise
