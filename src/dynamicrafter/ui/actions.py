@@ -12,10 +12,10 @@ import gradio as gr
 
 from dynamicrafter import hub
 from dynamicrafter.errors import InputError
-from dynamicrafter.ui import views
+from dynamicrafter.ui import log, views
 from dynamicrafter.ui.catalogue import AUTOMATIC, ModelChoice
 from dynamicrafter.ui.controls import controls, look, options_from, shown
-from dynamicrafter.ui.guard import visit_of
+from dynamicrafter.ui.guard import owner_of_cookies
 from dynamicrafter.ui.jobs import Job, JobQueue
 from dynamicrafter.ui.layout import ClipTab, Page, upload_from
 from dynamicrafter.ui.requests import Upload
@@ -30,8 +30,7 @@ Changes = dict[Any, Any]  # component → its new value or properties
 
 def owner_of(request: gr.Request) -> str:
     """Whose a job is: the visit's, or the session's of a program that keeps no cookie."""
-    visit = visit_of(request.headers.get("cookie", ""))
-    return f"visit {visit}" if visit else f"session {request.session_hash}"
+    return owner_of_cookies(request.headers.get("cookie", "")) or f"session {request.session_hash}"
 
 
 async def watch(job: Job, queue: JobQueue) -> AsyncIterator[str]:
@@ -98,6 +97,7 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
         except InputError as error:
             yield {tab.status: views.problem(str(error))}
             return
+        log.asked(job.id, tab.mode, owner, request.client)
         async for changes in _following(job, tab, page, service):
             yield changes
 
@@ -258,10 +258,11 @@ def _use_again(result: Result, page: Page, service: Service) -> Changes:
         settings = look(control, preset)
         settings.pop("component")
         changes[component] = gr.update(**{**settings, "value": value})
-    for component, picture in zip_longest(tab.pictures, request.pictures[: len(tab.pictures)]):
-        changes[component] = str(picture.path) if picture is not None else None
+    files = [str(service.uploads.add_copy(each.path, result.owner, name=each.path.name)) for each in request.pictures]
+    for component, file in zip_longest(tab.pictures, files[: len(tab.pictures)]):
+        changes[component] = file
     for row, shot in zip_longest(tab.shots, request.shots):
-        image = None if shot is None or shot.picture is None else str(request.pictures[shot.picture].path)
+        image = None if shot is None or shot.picture is None else files[shot.picture]
         told = (shot.prompt, shot.seconds, shot.transition) if shot else ("", "2", "cut")
         changes |= dict(zip(row.parts, (image, *told), strict=True))
     changes[tab.prompt] = request.prompt

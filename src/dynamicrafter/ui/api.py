@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +11,7 @@ import gradio as gr
 from dynamicrafter.animator.options import Mode
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.formats import FORMATS
+from dynamicrafter.ui import log
 from dynamicrafter.ui.actions import owner_of, watch
 from dynamicrafter.ui.catalogue import AUTOMATIC
 from dynamicrafter.ui.controls import options_from
@@ -72,6 +71,7 @@ def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
             )
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
+        log.asked(job.id, f"{mode} by a program", job.owner, request.client)
         try:
             async for _ in watch(job, service.queue):
                 pass
@@ -113,10 +113,7 @@ def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
 def _handed_over(result: Result, form: str, service: Service) -> tuple[str, dict[str, Any]]:
     """Move a clip to where Gradio serves it from, under a name that can't be guessed; the store forgets it."""
     file = result.file(form)
-    folder = service.uploads / secrets.token_urlsafe(24)
-    folder.mkdir()
-    target = folder / f"{result.name}{file.suffix}"
-    shutil.copyfile(file, target)
+    target = service.uploads.add_copy(file, result.owner, name=f"{result.name}{file.suffix}")
     service.results.remove(result.token, result.owner)
     details = {**result.metadata, "seconds": round(result.seconds, 2), "notes": list(result.notes)}
     for kind in ("pictures", "lora"):  # Gradio takes whatever has a "path" for a file to be fetched

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.ui.engine import heard_warnings
+from dynamicrafter.ui.log import pseudonym
 
 logger = logging.getLogger(__name__)
 
@@ -238,6 +239,8 @@ class JobQueue:
     def _finish(self, job: Job, state: State) -> None:
         job.state, job.ended, job.preview = state, self.clock(), ""
         job.version += 1
+        spent = f" after {job.ended - job.began:.1f} s" if job.began else ""
+        logger.info("%s: job %s %s%s", pseudonym(job.owner), job.id, state, spent)
         job.finished.set()
 
     def _others_move_up(self) -> None:
