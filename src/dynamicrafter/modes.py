@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.schema import Choice
 
 Mode = str  # a key of MODES
 ANIMATE, INTERPOLATE, LOOP = "animate", "interpolate", "loop"
@@ -65,6 +66,9 @@ MODES: dict[Mode, ModeEntry] = {
         ),
     )
 }
+
+
+MODE = Choice(lambda: tuple(MODES))
 
 
 def get_mode(name: str) -> ModeEntry:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from dynamicrafter.errors import InputError
 from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, Mode
 from dynamicrafter.samplers import DDIM, UNIPC, Sampler, get_sampler
-from dynamicrafter.schema import OptionError, Range, Timesteps, read_fields
+from dynamicrafter.schema import Choice, OptionError, Range, Timesteps, read_fields
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["uniform", "uniform_trailing"]
@@ -70,6 +70,9 @@ QUALITIES: dict[Quality, Sampling] = {
     "fast": Sampling(steps=9, sampler=UNIPC, guidance_interval=(150, 999)),
     "draft": Sampling(steps=5, sampler=UNIPC, guidance_interval=(300, 999)),
 }
+
+
+QUALITY = Choice(lambda: tuple(QUALITIES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,7 +324,7 @@ def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:
         between = given.pop("interpolates", False)
         usual = next((preset for preset in every_preset() if preset.name == given.get("name")), None)
         modes = usual.modes if usual else (INTERPOLATE, LOOP) if between else (ANIMATE,)
-        values = {"modes": modes, "aliases": usual.aliases if usual else ()} | given
+        values: dict[str, Any] = {"modes": modes, "aliases": usual.aliases if usual else (), **given}
         return Preset(**values | {"motion": MotionControl(**values["motion"])})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the folder's preset can't be read ({error}); convert the checkpoint again.") from error

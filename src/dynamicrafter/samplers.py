@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dynamicrafter.schema import OptionError, Range
+from dynamicrafter.schema import Choice, OptionError, Range
 
 Sampler = str  # a key of SAMPLERS
 ETA = Range(0, 1)  # deterministic to as much fresh noise as DDPM would draw
@@ -17,6 +17,7 @@ class SamplerEntry:
 
     Attributes:
         summary: what it is good for.
+        solver: module:class of its steps, a new one for each run; see `schedulers.solvers.Solver`.
         adds_noise: whether a step may add fresh noise.
         eta: the share of it where none is asked for; None for the preset's.
         multistep: whether it looks back, and needs timesteps whose levels differ in λ by a like amount.
@@ -24,6 +25,7 @@ class SamplerEntry:
 
     name: Sampler
     summary: str
+    solver: str
     adds_noise: bool
     eta: float | None
     multistep: bool = True
@@ -35,6 +37,7 @@ SAMPLERS: dict[Sampler, SamplerEntry] = {
         SamplerEntry(
             name=DDIM,
             summary="as published",
+            solver="dynamicrafter.schedulers.solvers:DDIMSolver",
             adds_noise=True,
             eta=None,
             multistep=False,
@@ -42,23 +45,29 @@ SAMPLERS: dict[Sampler, SamplerEntry] = {
         SamplerEntry(
             name=DPM,
             summary="comes as near in fewer steps",
+            solver="dynamicrafter.schedulers.multistep:DPMSolver",
             adds_noise=False,
             eta=0.0,
         ),
         SamplerEntry(
             name=DPM_SDE,
             summary="the same with fresh noise",
+            solver="dynamicrafter.schedulers.multistep:DPMSolver",
             adds_noise=True,
             eta=1.0,
         ),
         SamplerEntry(
             name=UNIPC,
             summary="comes nearest in few steps",
+            solver="dynamicrafter.schedulers.multistep:UniPC",
             adds_noise=False,
             eta=0.0,
         ),
     )
 }
+
+
+SAMPLER = Choice(lambda: tuple(SAMPLERS))
 
 
 def get_sampler(name: str) -> SamplerEntry:

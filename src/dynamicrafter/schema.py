@@ -62,8 +62,24 @@ class Group:
     title: str
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """The name by which faces know a field that has another one in Python."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unset:
+    """The words for an optional value that is not given, where it is not simply the preset's."""
+
+    words: str
+
+
 def shown(value: object) -> str:
     """A wrong value as a message repeats it, cut where it is long."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
@@ -95,6 +111,8 @@ class ValueKind:
         """
         try:
             return self.convert(value)
+        except InputError:
+            raise
         except (ValueError, TypeError, OverflowError):
             raise OptionError(name, f"must be {self.rule}, got {shown(value)}.") from None
 
@@ -112,7 +130,7 @@ class WholeNumber(ValueKind):
                 return int(value)
             except ValueError:
                 value = float(value)
-        if isinstance(value, Real) and float(value).is_integer():
+        if isinstance(value, float) and value.is_integer():
             return int(value)
         return operator.index(value)
 
@@ -182,9 +200,14 @@ class FilePath(ValueKind):
     metavar = "PATH"
 
     def convert(self, value: Any) -> Path:
-        if not isinstance(value, str | Path) or not str(value):
+        if not isinstance(value, str | Path):
             raise TypeError
         return Path(value)
+
+    def read(self, name: str, value: Any) -> Path:
+        if value == "":  # as a path it would be the current folder
+            raise OptionError(name, "must not be empty; name a file or a folder.")
+        return ValueKind.read(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +259,7 @@ class FrameSize(ValueKind):
 
     @property
     def rule(self) -> str:  # pyrefly: ignore [bad-override]
-        auto = ", or auto" if self.auto else ""
-        return f"width x height in pixels, such as 1024x576{auto} (as a list: [height, width])"
+        return "width x height in pixels, such as 1024x576" + (", or auto" if self.auto else "")
 
     @property
     def metavar(self) -> str:  # pyrefly: ignore [bad-override]
@@ -322,23 +344,27 @@ class Option:
     """One field of a dataclass.
 
     Attributes:
+        called: the name that faces and messages use.
         optional: whether None stands for a value that is decided elsewhere.
         group: the heading under which it is folded away; None where it is in sight.
+        unset: words for None.
         help: the text below the field, on one line, and its range.
     """
 
     name: str
+    called: str
     kind: ValueKind
     default: Any
     optional: bool
     range: Range | None
     group: str | None
+    unset: str
     help: str
 
     @property
     def label(self) -> str:
         """The name as a heading."""
-        return self.name.replace("_", " ").capitalize()
+        return self.called.replace("_", " ").capitalize()
 
     def read(self, value: Any) -> Any:
         """A value from any spelling of it, held against the range.
@@ -348,9 +374,9 @@ class Option:
         """
         if value is None and self.optional:
             return None
-        converted = self.kind.read(self.name, value)
+        converted = self.kind.read(self.called, value)
         if self.range is not None:
-            self.range.check(self.name, converted)
+            self.range.check(self.called, converted)
         return converted
 
     def write(self, value: Any) -> str:
@@ -376,11 +402,13 @@ def _option(name: str, hint: Any, default: Any, text: str) -> Option:
         text = f"{text} {limits.low:,} to {limits.high:,}.".strip() if limits.high < 10**6 else text
     return Option(
         name=name,
+        called=next((extra.name for extra in extras if isinstance(extra, Called)), name),
         kind=kind or kind_of(hint),
         default=None if default is MISSING else default,
         optional=NoneType in get_args(hint),
         range=limits,
         group=next((extra.title for extra in extras if isinstance(extra, Group)), None),
+        unset=next((extra.words for extra in extras if isinstance(extra, Unset)), "the preset's own"),
         help=text,
     )
 

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
+import dynamicrafter
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
-from dynamicrafter.animator.devices import choose_device, choose_dtype
-from dynamicrafter.animator.memory import ClipNeeds, is_out_of_memory, remedy
+from dynamicrafter.animator.memory import clip_needs
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
+from dynamicrafter.memory.advice import ClipNeeds, is_out_of_memory, remedy
+from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memory, total_memory
+from dynamicrafter.memory.malloc import trim_heap
+from dynamicrafter.memory.offload import free_cached_memory
+from dynamicrafter.memory.plan import INEXACT, SHARE, MemoryPlan
 from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, Mode, get_mode
 from dynamicrafter.pipeline import DynamiCrafterPipeline
-from dynamicrafter.pipeline.heap import give_back_heap
 from dynamicrafter.pipeline.lora import lora_file
-from dynamicrafter.pipeline.memory import INEXACT, SHARE, MemoryPlan, device_bytes, free_bytes
-from dynamicrafter.pipeline.residency import release
 from dynamicrafter.presets import Preset
 from dynamicrafter.randomness import generator_for
 from dynamicrafter.specs.adapters import Adapter, LoraLike, parse_adapters
@@ -115,8 +117,8 @@ class Animator:
         options |= {name: value for name in ("preset", "encoders") if (value := getattr(spec, name)) is not None}
         # With little memory, no more is read or moved than a run's plan asks for.
         lazy = spec.memory is not None
-        pipeline = DynamiCrafterPipeline.from_pretrained(spec.name, download=spec.download, lazy=lazy, **options)
-        if not lazy and _weight_bytes(pipeline) < SHARE * device_bytes(target):
+        pipeline = DynamiCrafterPipeline.from_pretrained(str(spec.name), download=spec.download, lazy=lazy, **options)
+        if not lazy and _weight_bytes(pipeline) < SHARE * total_memory(target):
             pipeline.to(target)
         animator = cls(pipeline, model=str(spec.name), model_hash=_hash_of(pipeline), device=target, memory=spec.memory)
         for adapter in spec.lora:
@@ -135,8 +137,8 @@ class Animator:
         """
         [adapter] = parse_adapters([lora])
         file = lora_file(adapter.path)
-        self.pipeline.follow(None, self.device)
-        self.pipeline.use("unet")
+        self.pipeline.apply_plan(None, self.device)
+        self.pipeline.onload("unet")
         names = [f"lora-{number}" for number in range(len(self.loras) + 1)]
         self.pipeline.load_lora_weights(file, adapter_name=names[-1])
         self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
@@ -170,16 +172,20 @@ class Animator:
         """
         return self._needs(options.resolved(self.preset, mode=mode, picture=picture), clips).plan()
 
+    def plan_of(self, clip: CheckedClip, *, clips: int = 1) -> MemoryPlan:
+        """The same for a clip whose options are resolved already."""
+        return self._needs(clip.options, clips).plan()
+
     def _needs(self, options: ResolvedOptions, clips: int) -> ClipNeeds:
-        residency, networks = self.pipeline.residency, self.pipeline.networks
-        return ClipNeeds(
-            networks=networks,
-            options=options,
+        offloader, networks = self.pipeline.offloader, self.pipeline.networks
+        return clip_needs(
+            networks,
+            options,
             device=self.device,
-            budget=self.memory or device_bytes(self.device),
+            budget=self.memory or total_memory(self.device),
             videos=clips,
-            fixed=residency.fixed(networks, self.device),
-            measures=residency.measures(self.device),
+            fixed=offloader.fixed(networks, self.device),
+            measures=offloader.measures(self.device),
         )
 
     def animate(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:
@@ -325,21 +331,21 @@ class Animator:
         plan = needs.plan()
         logger.info("memory plan: %s", plan.as_dict())
         try:
-            self.pipeline.follow(plan, self.device)
+            self.pipeline.apply_plan(plan, self.device)
             made = self.pipeline(*arguments, **options)
-            give_back_heap()  # for as long as nobody asks for more
+            trim_heap()  # for as long as nobody asks for more
             return made
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         # Not in the handler, where the error still holds all that the run had allocated.
-        self.pipeline.follow(None, self.device)
-        release(self.device)
-        advice = remedy(needs, free=free_bytes(self.device))
+        self.pipeline.apply_plan(None, self.device)
+        free_cached_memory(self.device)
+        advice = remedy(needs, free=free_memory(self.device))
         raise MemoryShortageError(f"out of memory on {self.device}; {advice}.")
 
     def _metadata(self, clip: CheckedClip) -> dict[str, Any]:
-        plan = self.pipeline.residency.plan
+        plan = self.pipeline.offloader.plan
         measures = [] if plan is None else [name for name in plan.measures if name in INEXACT]
         return clip_metadata(clip, self.made_by, memory=measures)
 
@@ -354,6 +360,7 @@ class Animator:
             device=self.device.type,
             dtype=str(self.pipeline.unet.dtype).removeprefix("torch."),
             torch=torch.__version__,
+            generator=f"dynamicrafter {dynamicrafter.__version__}",
         )
 
 

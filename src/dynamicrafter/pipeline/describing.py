@@ -34,7 +34,7 @@ def describe(spec: ModelSpec, *, modes: Collection[Mode] = (ANIMATE,)) -> ModelD
         adapters.append(replace(adapter, hash=fingerprint(lora_file(adapter.path))))
     spec = replace(spec.chosen(modes), lora=tuple(adapters))
     name = str(spec.name)
-    encoders = None if spec.encoders is None else fingerprint(hub.find_encoders(spec.encoders))
+    encoders = None if spec.encoders is None else fingerprint(hub.find_encoders(str(spec.encoders)))
     if name.startswith(hub.SEEDED):
         _, architecture, found = seeded_source(name)
         return ModelDescription(spec=spec, preset=at_size(found, architecture), path=None, encoders_hash=encoders)

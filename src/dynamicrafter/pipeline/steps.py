@@ -17,27 +17,24 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
+from dynamicrafter.kernels.transfer import is_out_of_memory, send
 from dynamicrafter.media.clip_pixels import clip_pixels
+from dynamicrafter.memory.blocks import projections_on
+from dynamicrafter.memory.devices import total_memory
+from dynamicrafter.memory.footprint import measure_footprint
+from dynamicrafter.memory.offload import Networks, Offloader
+from dynamicrafter.memory.plan import CONDITIONERS, MemoryPlan, make_plan
+from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
-from dynamicrafter.pipeline.autoencoder import Autoencoder, decode_frames, encode_pictures, pixels_of_a_latent
-from dynamicrafter.pipeline.groups import projections_on
+from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
-from dynamicrafter.pipeline.memory import (
-    CONDITIONERS,
-    MemoryPlan,
-    device_bytes,
-    make_plan,
-    measure_footprint,
-)
 from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
-from dynamicrafter.pipeline.residency import Networks, Residency
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-from dynamicrafter.schedulers.sampling import SamplingRun
 from dynamicrafter.text.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
@@ -57,8 +54,9 @@ class PipelineSteps(DiffusionPipeline):
     image_projector: ImageProjector
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
-    residency: Residency
+    offloader: Offloader
     _interrupt: bool
+    _guidance_scale: float | None = None  # of the run; a callback may set another
 
     @property
     def networks(self) -> Networks:
@@ -67,19 +65,19 @@ class PipelineSteps(DiffusionPipeline):
 
     @property
     def _execution_device(self) -> torch.device:
-        return self.residency.device or super()._execution_device
+        return self.offloader.device or super()._execution_device
 
-    def follow(self, plan: MemoryPlan | None, device: torch.device) -> None:
+    def apply_plan(self, plan: MemoryPlan | None, device: torch.device) -> None:
         """Run on a device as a plan says, from now on: networks leave and come, decode in tiles, …
 
         Args:
             plan: of `memory.make_plan`; None for all networks on the device.
         """
-        self.residency.follow(self.networks, plan, device)
+        self.offloader.apply_plan(self.networks, plan, device)
 
-    def use(self, *names: Component) -> None:
+    def onload(self, *names: Component) -> None:
         """Have these networks on the device, with their weights read; each step calls it for its own."""
-        self.residency.use(self.networks, *names)
+        self.offloader.onload(self.networks, *names)
 
     def plan_memory(
         self,
@@ -102,7 +100,7 @@ class PipelineSteps(DiffusionPipeline):
             device: to run on; None for where the pipeline is.
         """
         device = device or self._execution_device
-        residency = self.residency
+        offloader = self.offloader
         footprint = measure_footprint(
             self.networks,
             height=height,
@@ -110,14 +108,14 @@ class PipelineSteps(DiffusionPipeline):
             num_frames=num_frames,
             passes=passes,
             videos=videos,
-            fixed=residency.fixed(self.networks, device),
+            fixed=offloader.fixed(self.networks, device),
         )
-        measures = residency.measures(device)
-        return make_plan(footprint, device=device.type, budget=budget or device_bytes(device), measures=measures)
+        measures = offloader.measures(device)
+        return make_plan(footprint, device=device.type, budget=budget or total_memory(device), measures=measures)
 
     @property
     def _tiled(self) -> bool:
-        plan = self.residency.plan
+        plan = self.offloader.plan
         return plan is not None and "tiles" in plan.measures
 
     @property
@@ -138,7 +136,7 @@ class PipelineSteps(DiffusionPipeline):
                 logger.warning("The prompt is longer than %d tokens; this part is not read: %s", length - 2, rest)
         # Videos of one batch often share a prompt, and nearly always the negative one.
         ids, places = tokens.ids.unique(dim=0, return_inverse=True)
-        self.use(*CONDITIONERS)
+        self.onload(*CONDITIONERS)
         return self.text_encoder(ids.to(self._execution_device)).last_hidden_state[places]
 
     @torch.no_grad()
@@ -147,7 +145,7 @@ class PipelineSteps(DiffusionPipeline):
 
         Clips longer than a window take the tokens of one of its length; see `spread_context`.
         """
-        self.use(*CONDITIONERS)
+        self.onload(*CONDITIONERS)
         inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
         tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
         at_once = num_frames if windows is None else windows.size
@@ -173,7 +171,7 @@ class PipelineSteps(DiffusionPipeline):
         Returns:
             (b, 4, h/8, w/8), float32, scaled as the UNet expects.
         """
-        self.use("vae")
+        self.onload("vae")
         pixels = pixels.to(self._execution_device)
         if deterministic:
             return encode_pictures(self.vae, pixels, None, tiled=self._tiled)
@@ -256,7 +254,7 @@ class PipelineSteps(DiffusionPipeline):
                 case _:
                     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
                     sources[name] = (empty, self.encode_image(grey, num_frames, windows).expand_as(image))
-        plan = self.residency.plan or self.plan_memory(
+        plan = self.offloader.plan or self.plan_memory(
             height=latent_size[0] * self.vae_scale_factor,
             width=latent_size[1] * self.vae_scale_factor,
             num_frames=num_frames,
@@ -264,7 +262,7 @@ class PipelineSteps(DiffusionPipeline):
             videos=count,
         )
         together = plan.together if batching == "auto" else batching == "together"
-        self.use("unet")
+        self.onload("unet")
         sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
         with projections_on(self.unet, self._execution_device):
             return project_passes(self.unet, sources, together=together, windows=windows)
@@ -305,17 +303,18 @@ class PipelineSteps(DiffusionPipeline):
         motion = motion.to(latents.device)
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
-        run, memory = SamplingRun(self.scheduler, eta=eta), RunMemory(cache)
+        memory, begun, scale = RunMemory(cache), plan, self._guidance_scale
         contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
-                self.use("unet")  # in every step, for a callback may have decoded in between
+                self.onload("unet")  # in every step, for a callback may have decoded in between
+                noise = self._step_noise(latents, index, eta, generator, shuffled, step_noise)
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
                 outputs, now = None, plan.at(timestep)
                 try:
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
-                except torch.OutOfMemoryError:
-                    if len(contexts.groups) == len(contexts.names):
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or len(contexts.groups) == len(contexts.names):
                         raise
                 if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
@@ -324,18 +323,40 @@ class PipelineSteps(DiffusionPipeline):
                 guided = combine(outputs, now)
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
-                noise = None if step_noise is None else step_noise[index]
-                if noise is None and shuffled is not None and eta > 0:
-                    noise = shuffled.draw(latents.shape, generator)
-                latents = run.step(guided, timestep, latents, noise=noise, generator=generator)
+                latents, denoised = self.scheduler.step(
+                    guided, timestep, latents, eta=eta, noise=noise, return_dict=False
+                )
                 if on_step_end is not None:
-                    tensors = {"latents": latents, "denoised": run.denoised}
+                    tensors = {"latents": latents, "denoised": denoised}
                     changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
                     latents = (changed or {}).get("latents", latents)
+                    if self._guidance_scale != scale and self._guidance_scale is not None:
+                        scale = self._guidance_scale
+                        plan = begun.rescaled_to(scale)
                 bar.update()
                 if self._interrupt:
                     break
         return latents if pinned is None else pinned.end(latents, self.scheduler)
+
+    @staticmethod
+    def _step_noise(
+        latents: Tensor,
+        index: int,
+        eta: float,
+        generator: Generators,
+        shuffled: ShuffledNoise | None,
+        given: Sequence[Tensor] | None,
+    ) -> Tensor | None:
+        """The fresh noise of a step, on its way to the device before the networks are called; None where there is none.
+
+        Drawn afterwards, the device would wait for it.
+        """
+        if eta == 0:
+            return None
+        if given is not None:
+            return given[index]
+        drawn = draw(latents.shape, generator) if shuffled is None else shuffled.draw(latents.shape, generator)
+        return send(drawn, latents.device)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
@@ -344,6 +365,6 @@ class PipelineSteps(DiffusionPipeline):
         Args:
             chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
         """
-        self.use("vae")
+        self.onload("vae")
         latents = latents.to(self._execution_device)
         return decode_frames(self.vae, latents, chunk_size=chunk_size or 1, tiled=self._tiled)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import dynamicrafter
 from dynamicrafter.errors import InputError
 from dynamicrafter.modes import MODES, Mode
 from dynamicrafter.specs.adapters import Adapter
@@ -34,7 +33,7 @@ class MadeBy:
     device: str
     dtype: str
     torch: str
-    generator: str = f"dynamicrafter {dynamicrafter.__version__}"
+    generator: str
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, in the form that metadata have."""

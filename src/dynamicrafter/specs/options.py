@@ -20,7 +20,7 @@ from dynamicrafter.presets import (
     MAX_FRAMES,
     NUM_FRAMES,
     NUM_TRAIN_TIMESTEPS,
-    QUALITIES,
+    QUALITY,
     SMALLEST_WINDOW,
     WINDOW_STRIDE,
     Preset,
@@ -29,8 +29,8 @@ from dynamicrafter.presets import (
     check_frame_size,
 )
 from dynamicrafter.randomness import MAX_SEED
-from dynamicrafter.samplers import ETA, SAMPLERS, Sampler, check_eta
-from dynamicrafter.schema import Choice, FrameSize, Group, OptionError, Range, Text, read_fields
+from dynamicrafter.samplers import ETA, SAMPLER, Sampler, check_eta
+from dynamicrafter.schema import FrameSize, Group, OptionError, Range, Text, Unset, read_fields
 
 T = TypeVar("T")
 
@@ -39,7 +39,6 @@ LONGEST_PROMPT = 2000  # characters; far more than the 75 tokens that are read, 
 RANDOM_SEED = -1
 
 PROMPT = Text(most=LONGEST_PROMPT, advice="shorten it: no more than 75 tokens, some 300 characters, are read.")
-_SAMPLERS, _QUALITIES = Choice(lambda: tuple(SAMPLERS)), Choice(lambda: tuple(QUALITIES))
 _GUIDANCE, _SAMPLING, _LENGTH, _PICTURE = map(Group, ("Guidance", "Sampling", "Long clips", "Picture"))
 
 
@@ -57,7 +56,7 @@ class AnimateOptions:
     """Same seed, same clip. Another seed, another take; -1 draws one, which the clip then names."""
     guidance: Annotated[float | None, Range(0, 100)] = None
     """How strictly the prompt is followed; 1 switches guidance off and halves the time."""
-    image_guidance: Annotated[float | None, Range(0, 100), _GUIDANCE] = None
+    image_guidance: Annotated[float | None, Range(0, 100), _GUIDANCE, Unset("none")] = None
     """A scale of its own for the picture; without it, guidance serves both."""
     guidance_rescale: Annotated[float | None, Range(0, 1), _GUIDANCE] = None
     """How far strong guidance is kept from raising the contrast."""
@@ -83,15 +82,15 @@ class AnimateOptions:
     """Condition on the mean of the picture's latents instead of a random sample of them."""
     pin_first_frame: Annotated[bool, _PICTURE] = False
     """Hold the first frame to the picture at every step; in interpolation and loops, the last frame to its own too."""
-    sampler: Annotated[Sampler | None, _SAMPLERS, _SAMPLING] = None
+    sampler: Annotated[Sampler | None, SAMPLER, _SAMPLING] = None
     """How noise becomes a picture: ddim as published; dpm++ and unipc come as near in fewer steps; dpm++sde adds fresh
     noise."""
-    guidance_interval: Annotated[tuple[int, int] | None, INTERVAL, _GUIDANCE] = None
+    guidance_interval: Annotated[tuple[int, int] | None, INTERVAL, _GUIDANCE, Unset("all")] = None
     """Timesteps, 0 (clean) to 999 (pure noise), at which guidance works, such as 200-800; at others a step costs one
     pass alone."""
-    cache: Annotated[float | None, CACHE, _SAMPLING] = None
+    cache: Annotated[float | None, CACHE, _SAMPLING, Unset("0")] = None
     """Reuse deep features of the UNet until what they come from has changed by this share; 0 is off."""
-    quality: Annotated[Quality | None, _QUALITIES] = None
+    quality: Annotated[Quality | None, QUALITY, Unset("the preset's own steps and sampler")] = None
     """Steps, sampler and savings that go well together, from exact to draft. What is given besides goes first."""
 
     def __post_init__(self) -> None:
