@@ -17,8 +17,9 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
-from dynamicrafter.kernels.transfer import is_out_of_memory, send
+from dynamicrafter.kernels.transfer import send
 from dynamicrafter.media.clip_pixels import clip_pixels
+from dynamicrafter.memory.advice import is_out_of_memory
 from dynamicrafter.memory.blocks import projections_on
 from dynamicrafter.memory.devices import total_memory
 from dynamicrafter.memory.footprint import measure_footprint
