@@ -93,7 +93,7 @@ class TrainCommand:
     """Train a model on clips of one's own: dynamicrafter train lora-512 --data clips/
 
     Recipes: finetune-256, finetune-512, finetune-1024, finetune-interp, lora-512, lora-1024, lora-interp,
-    finetune-bundled, lora-bundled, from-scratch-tiny. The same command again goes on where a stopped run was.
+    finetune-bundled, lora-bundled, from-scratch. The same command again goes on where a stopped run was.
     """
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE", help_behavior_hint="")]

@@ -88,6 +88,7 @@ class Stage:
     variations: int = 1  # neighbouring clips of one picture; they get one timestep and one noise
     motions: tuple[tuple[str, float], ...] = ()  # kinds and their shares
     size: int | None = None  # pixels, of both sides; None for the model's
+    window: int | None = None  # latents along the sides of the part that is trained on; None for all
     returning: float = 0.0  # share of clips that end where they began, and are given both ends
     bare: float = 0.4  # share of captions that name the motion alone
     motion_numbers: tuple[float, float] = (8.0, 24.0)  # lowest and highest
@@ -102,6 +103,7 @@ class TrainConfig:
     encoders: Path | None = None
     output: Path = Path("training")
     data: DataConfig = field(default_factory=DataConfig)
+    photos: Path | None = None  # a folder whose pictures made clips show, beside the sample photos
     cache: Path | None = None  # a folder of `data cache`, instead of data
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -140,6 +142,7 @@ def check(config: TrainConfig) -> None:
         "lora.rank": config.lora.rank,
         **{f"stages[{index}].clips": stage.clips for index, stage in enumerate(config.stages)},
         **{f"stages[{index}].variations": stage.variations for index, stage in enumerate(config.stages)},
+        **{f"stages[{index}].window": stage.window or 1 for index, stage in enumerate(config.stages)},
     }
     for name, value in whole.items():
         _require(value >= 1, name, "at least 1", value)
