@@ -6,7 +6,8 @@ contrast away, and hears of the caption only afterwards. Set so, the first thing
 At the first level, each norm group but the last holds (+K, −K, z₁ … zₙ): the two constants are so large that they
 alone decide the group's scale, and from what the norm leaves of them its mean can be told and added again. A bias keeps
 the last activation where it is a straight line. What carries z is then exact, and `keep_carrying` holds it so; the last
-group is free, and displacements are read from it alone, none at first.
+group is free, and displacements are read from it alone, none at first, and written there only by layers whose input
+has been through a norm: the raw stream is so strong that a step of its readers would throw the picture about.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dynamicrafter.models.unet import DynamiCrafterUNet
 
 _CONSTANT = 31.75
 _STRAIGHT = 12.0  # SiLU is a line to 2 % for what is up to 8 below
+_GAIN = 2.0  # of displacements: how far a step of the layers before reaches
 _QUIET = 0.5  # of layers that write on a residual stream
 DISPLACEMENTS = 2  # channels
 
@@ -41,8 +43,13 @@ class Layout(NamedTuple):
 
     @property
     def shown(self) -> Tensor:
-        """A pair of free channels for each displacement, which is read as silu(a) − silu(b)."""
+        """A pair of free channels for each displacement, which is read as their difference."""
         return self.free[: 2 * DISPLACEMENTS]
+
+    @property
+    def unused(self) -> Tensor:
+        """Free channels that hold nothing after the last unit; before it, whatever the network likes."""
+        return self.free[2 * DISPLACEMENTS :]
 
     @property
     def fixed(self) -> Tensor:
@@ -95,19 +102,17 @@ def keep_carrying(unet: DynamiCrafterUNet) -> None:
     """
     places = layout(unet)
     last = _last_unit(unet)
-    for layer in (unet.conv_in, *_writers(unet)):
+    for layer in (unet.conv_in, unet.init_temporal.proj_out):
         for parameter in layer.parameters():
             _hold(parameter, places.fixed)
-    assert isinstance(last.residual.shortcut, nn.Conv2d)
-    for parameter in last.residual.shortcut.parameters():
-        _hold(parameter, places.fixed)
+    for layer in _last_writers(unet):
+        for parameter in layer.parameters():
+            _hold(parameter, torch.cat([places.fixed, places.unused]))
     for layer in _raw_readers(unet):
         _hold(layer.weight, _constants_in(layer, unet), dim=1)
-    for parameter in unet.norm_out.parameters():
-        _hold(parameter, places.fixed)
-    for parameter in unet.conv_out.parameters():
-        _hold(parameter, torch.arange(len(places.carried)))
-    _hold(unet.conv_out.weight, places.fixed, dim=1)
+    for layer in (last.residual.shortcut, unet.norm_out, unet.conv_out):
+        for parameter in layer.parameters():
+            _hold(parameter, torch.arange(len(parameter)))
 
 
 @torch.no_grad()
@@ -136,17 +141,18 @@ def _carry_stream(unet: DynamiCrafterUNet, places: Layout) -> None:
     base = unet.config["block_out_channels"][0]
     first, last = cast("Stage", unet.down[0]).each_unit()[0], _last_unit(unet)
     second = cast("Stage", unet.up[-1]).each_unit()[0]
-    for layer in _writers(unet):
+    for parameter in unet.init_temporal.proj_out.parameters():
+        parameter[places.fixed] = 0
+    for layer in _last_writers(unet):
         for parameter in layer.parameters():
-            parameter[torch.cat([places.fixed, places.shown])] = 0
+            parameter.zero_()
     assert isinstance(last.residual.shortcut, nn.Conv2d)
     weight = last.residual.shortcut.weight
     below = weight.shape[1] - base
     for layer in _raw_readers(unet):
         layer.weight[:, _constants_in(layer, unet)] = 0
-    weight[places.fixed] = 0
-    weight[:, below:] = torch.eye(base)[:, :, None, None]
-    weight[places.shown] = 0
+    weight.zero_()
+    weight[places.fixed, below + places.fixed] = 1
     _bias(last.residual.shortcut).zero_()
     norms: list[Any] = [unet.init_temporal.norm, first.residual.norm1, first.residual.temporal.norms[0]]
     norms += [second.residual.norm1, last.residual.norm1, last.residual.temporal.norms[0]]
@@ -163,7 +169,7 @@ def _read_stream(unet: DynamiCrafterUNet, places: Layout) -> None:
     norm, conv = unet.norm_out, unet.conv_out
     norm.weight.fill_(_scale(unet))
     norm.bias.zero_()
-    norm.bias[places.carried] = _STRAIGHT
+    norm.bias[torch.cat([places.carried, places.shown])] = _STRAIGHT
     norm.bias[places.constants] = _STRAIGHT - _CONSTANT
     norm.bias[places.opposites] = _STRAIGHT + _CONSTANT
     latent = torch.arange(len(places.carried))
@@ -176,14 +182,14 @@ def _read_stream(unet: DynamiCrafterUNet, places: Layout) -> None:
     weight[len(latent) :] = 0
     for number in range(DISPLACEMENTS):
         plus, minus = places.shown[2 * number : 2 * number + 2]
-        weight[len(latent) + number, plus, 1, 1], weight[len(latent) + number, minus, 1, 1] = 1, -1
+        weight[len(latent) + number, plus, 1, 1], weight[len(latent) + number, minus, 1, 1] = _GAIN, -_GAIN
     bias.zero_()
 
 
-def _writers(unet: DynamiCrafterUNet) -> list[nn.Module]:
-    """The last layers of all branches that are added to the stream, after the first and in the last unit."""
+def _last_writers(unet: DynamiCrafterUNet) -> list[nn.Module]:
+    """The last layers of all branches that the last unit adds to the stream."""
     last = _last_unit(unet)
-    writers: list[nn.Module] = [unet.init_temporal.proj_out, last.residual.conv2, last.residual.temporal.convs[3]]
+    writers: list[nn.Module] = [last.residual.conv2, last.residual.temporal.convs[3]]
     if last.spatial is not None and last.temporal is not None:
         writers += [last.spatial.proj_out, last.temporal.proj_out]
     return writers
