@@ -16,7 +16,26 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["uniform", "uniform_trailing"]
 Sampler = Literal["ddim", "dpm++", "dpm++sde", "unipc"]
 Quality = Literal["exact", "high", "fast", "draft"]
-PresetName = Literal["256", "512", "1024", "512_interp", "bundled"]
+NetworkName = Literal[
+    "dynamicrafter",
+    "tooncrafter",
+    "videocrafter1_image",
+    "videocrafter1_text",
+    "videocrafter1_text_fps",
+    "videocrafter2_text",
+]
+PresetName = Literal[
+    "256",
+    "512",
+    "1024",
+    "512_interp",
+    "bundled",
+    "toon",
+    "vc1_text_512",
+    "vc1_text_1024",
+    "vc1_image_512",
+    "vc2_text_512",
+]
 
 NUM_TRAIN_TIMESTEPS = 1000
 EVERY_TIMESTEP = (0, NUM_TRAIN_TIMESTEPS - 1)
@@ -87,6 +106,8 @@ class Preset:
     eta: float = 1.0
     guidance: float = 7.5
     sampler: Sampler = "ddim"
+    network: NetworkName = "dynamicrafter"  # see `architectures.NETWORKS`
+    ends_clean: bool = False  # whether DDIM's last step undoes the latent rescale
 
     def sampling(self, quality: Quality | None) -> Sampling:
         """What a quality stands for; None for the preset's own settings."""
@@ -166,6 +187,89 @@ PRESETS: dict[str, Preset] = {
             learned_image_scale=False,
             interpolates=True,
             repo="Doubiiu/DynamiCrafter_512_Interp",
+        ),
+        Preset(
+            name="toon",
+            height=320,
+            width=512,
+            prediction="v_prediction",
+            zero_terminal_snr=True,
+            base_scale=0.7,
+            spacing="uniform_trailing",
+            guidance_rescale=0.7,
+            motion=MotionControl(unit="frames per second", default=10, calm=30, lively=5),
+            learned_image_scale=False,
+            interpolates=True,
+            repo="Doubiiu/ToonCrafter",
+            network="tooncrafter",
+        ),
+        Preset(
+            name="vc1_text_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=None,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            interpolates=False,
+            repo="VideoCrafter/Text2Video-512",
+            guidance=12.0,
+            network="videocrafter1_text",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc1_text_1024",
+            height=576,
+            width=1024,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.3,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            interpolates=False,
+            repo="VideoCrafter/Text2Video-1024",
+            guidance=12.0,
+            network="videocrafter1_text_fps",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc2_text_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.7,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            interpolates=False,
+            repo="VideoCrafter/VideoCrafter2",
+            guidance=12.0,
+            network="videocrafter2_text",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc1_image_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.7,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=8, calm=32, lively=4),
+            learned_image_scale=False,
+            interpolates=False,
+            repo="VideoCrafter/Image2Video-512",
+            guidance=12.0,
+            network="videocrafter1_image",
+            ends_clean=True,
         ),
     )
 }

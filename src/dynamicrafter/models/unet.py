@@ -48,6 +48,10 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         learned_image_scale: weight image attention by tanh(alpha) + 1 instead of 1.
         default_motion: the motion number when none is given.
         max_frames: the most frames that temporal attention was trained for.
+        reads_image: whether cross-attention has keys and values for image tokens, of each frame or of the clip.
+        reads_motion: whether the motion number is embedded; else it is ignored.
+        temporal_convolutions: whether residual blocks end in them.
+        relative_positions: distance of frames up to which temporal attention tells them apart; None where it doesn't.
     """
 
     _supports_gradient_checkpointing = True
@@ -71,6 +75,10 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         learned_image_scale: bool = False,
         default_motion: int = 24,
         max_frames: int = 16,
+        reads_image: bool = True,
+        reads_motion: bool = True,
+        temporal_convolutions: bool = True,
+        relative_positions: int | None = None,
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
@@ -81,24 +89,37 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         base, embedding = widths[0], 4 * widths[0]
         self.sinusoid = Timesteps(base, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(base, embedding)
-        self.motion_embedding = TimestepEmbedding(base, embedding)
+        self.motion_embedding = TimestepEmbedding(base, embedding) if reads_motion else None
 
         attention = {
             "head_dim": attention_head_dim,
             "context_width": cross_attention_dim,
             "groups": norm_num_groups,
             "learned_scale": learned_image_scale,
+            "read_image": reads_image,
         }
 
         def residual(wide: int, out: int) -> ResidualBlock:
-            return ResidualBlock(wide, out, embedding=embedding, groups=norm_num_groups, dropout=dropout)
+            return ResidualBlock(
+                wide,
+                out,
+                embedding=embedding,
+                groups=norm_num_groups,
+                dropout=dropout,
+                along_time=temporal_convolutions,
+            )
 
         def unit(wide: int, out: int, *, attends: bool) -> Unit:
-            return Unit(residual(wide, out), channels=out, attention=attention if attends else None)
+            looks = attention if attends else None
+            return Unit(residual(wide, out), channels=out, attention=looks, farthest=relative_positions)
 
         self.conv_in = nn.Conv2d(in_channels, base, 3, padding=1)
         self.init_temporal = TemporalTransformer(
-            base, num_heads=init_attention_heads, head_dim=attention_head_dim, groups=norm_num_groups
+            base,
+            num_heads=init_attention_heads,
+            head_dim=attention_head_dim,
+            groups=norm_num_groups,
+            farthest=relative_positions,
         )
         skips = [base]
         width = base
@@ -128,17 +149,18 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.gradient_checkpointing = False
 
     @apply_forward_hook
-    def project_context(self, text_context: Tensor, image_context: Tensor) -> Context:
+    def project_context(self, text_context: Tensor, image_context: Tensor | None = None) -> Context:
         """Every cross-attention's keys and values, which stay the same over a whole sampling run.
 
         Args:
-            text_context: (b, n, c).
-            image_context: (b, f, m, c), m tokens for each frame.
+            text_context: (b, n, c), or (b·f, n, c) where each frame has a text of its own.
+            image_context: (b, f, m, c), m tokens for each frame, or (b, 1, m, c), the same for all; None where the
+                network reads no picture.
 
         Returns:
             One entry for each unit with attention, in the order of execution; `forward` takes it as `context`.
         """
-        frames = image_context.flatten(0, 1)
+        frames = text_context[:, :0] if image_context is None else image_context.flatten(0, 1)
         return tuple(
             unit.spatial.cross_attention.project_context(text_context, frames)
             for unit in self._units()
@@ -156,6 +178,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         context: Context | None = None,
         windows: TimeWindows | None = None,
         memory: DeepFeatures | None = None,
+        control: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Predict from latents at one noise level.
 
@@ -164,12 +187,15 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 per downsampling.
             timestep: (b,), 0 … 999.
             text_context: (b, n, cross_attention_dim).
-            image_context: (b, f, m, cross_attention_dim).
+            image_context: (b, f, m, cross_attention_dim), or (b, 1, m, cross_attention_dim) for all frames alike; None
+                where the network reads no picture.
             motion: (b,), in the checkpoint's unit; None for the default.
             context: the answer of `project_context`, instead of the two contexts.
             windows: what temporal attention sees at once of a clip that is longer; shorter ones it sees as a whole.
                 All else along time, convolutions and norms, sees the clip as one.
             memory: of an earlier call of the same run, whose deep features stand in where little has changed.
+            control: added to each skip, in the order in which they are made, and to the middle's output; not with a
+                memory. (b·f, c, h′, w′) each.
 
         Returns:
             (b, out_channels, f, h, w).
@@ -182,18 +208,19 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self._check(sample, text_context, image_context, context, at_once)
         if context is None:
             assert text_context is not None
-            assert image_context is not None
             context = self.project_context(text_context, image_context)
         parts = None
         if windows is not None and at_once < num_frames:
             parts = tuple(window.to(sample) for window in windows.over(num_frames))
         embedding = F.silu(self._embed(timestep, motion, sample))
         surface = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames, parts)
-        compute = partial(self._deep, num_frames=num_frames, parts=parts)
+        compute = partial(self._deep, num_frames=num_frames, parts=parts, control=control)
         if memory is None:
             hidden = compute(surface, embedding, context)
         else:
+            assert control is None
             hidden = memory.recall(surface, sample.shape[0], compute, embedding, context)
+        surface = surface if control is None else surface + control[0]
         last = iter(context[-1:])
         hidden = self._run(self._last_unit, cat([hidden, surface], dim=1), embedding, last, num_frames, parts)
         return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
@@ -204,7 +231,13 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return _stages(self.up)[-1].each_unit()[-1]
 
     def _deep(
-        self, surface: Tensor, embedding: Tensor, context: Context, num_frames: int, parts: Sequence[Window] | None
+        self,
+        surface: Tensor,
+        embedding: Tensor,
+        context: Context,
+        num_frames: int,
+        parts: Sequence[Window] | None,
+        control: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """All units but the last, which joins the answer with `surface`; (b·f, c, h, w)."""
         contexts = iter(context)
@@ -220,6 +253,9 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         hidden = self._run(self.middle, hidden, embedding, contexts, num_frames, parts)
         hidden = self.middle_out(hidden, embedding, num_frames)
+        if control is not None:
+            hidden = hidden + control[-1]
+            skips = [skip + added for skip, added in zip(skips, control[:-1], strict=True)]
 
         last = self._last_unit
         for stage in _stages(self.up):
@@ -254,9 +290,11 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def _embed(self, timestep: Tensor, motion: Tensor | None, sample: Tensor) -> Tensor:
         """Sum of the embeddings of timestep and motion number, (b, 4·base)."""
+        time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
+        if self.motion_embedding is None:
+            return time
         if motion is None:
             motion = timestep.new_full(timestep.shape, self.config["default_motion"])
-        time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
         return time + self.motion_embedding(self.sinusoid(motion).to(sample.dtype))
 
     def _check(
@@ -272,9 +310,12 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"latent height and width must be multiples of {halvings}, got {tuple(sample.shape[3:])}; "
                 f"pad or crop the picture."
             )
-        if (text is None or image is None) == (context is None):
-            raise InputError("the UNet takes text_context and image_context, or context in their stead.")
-        if image is not None and tuple(image.shape[:2]) != (sample.shape[0], num_frames):
+        reads = self.config["reads_image"]
+        if (text is None or (image is None) == reads) == (context is None):
+            raise InputError(
+                f"the UNet takes text_context {'and' if reads else 'without'} image_context, or context in their stead."
+            )
+        if image is not None and tuple(image.shape[:2]) not in {(sample.shape[0], many) for many in (1, num_frames)}:
             raise InputError(
                 f"image_context must be (batch, frames, tokens, width) with batch and frames "
                 f"{(sample.shape[0], num_frames)} like the sample, got {tuple(image.shape)}."

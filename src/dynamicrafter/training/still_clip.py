@@ -84,6 +84,7 @@ def _carry_stream(unet: DynamiCrafterUNet, base: int) -> None:
     shortcut[:, below:] = torch.eye(base)[:, :, None, None]
     _bias(residual.shortcut).zero_()
     residual.norm1.weight[below:] = scale
+    assert residual.temporal is not None
     norms: list[Any] = [unet.init_temporal.norm, first.residual.norm1, unet.norm_out, residual.temporal.norms[0]]
     norms += [last.spatial.norm, last.temporal.norm]
     for norm in norms:
