@@ -110,7 +110,8 @@ def test_changing_loaded_weights_leaves_the_file_alone(tmp_path):
 
 def telling(golden):
     """The few tensors of a file that tell its preset."""
-    return {k: t for k, t in published(golden).items() if k == SCALE or "embed.0" in k or "fps_embedding.0" in k}
+    telling = (SCALE, "embed.0", "fps_embedding.0", "input_blocks.0.0")
+    return {key: tensor for key, tensor in published(golden).items() if any(part in key for part in telling)}
 
 
 def told(path, *, preset=None):
@@ -298,7 +299,7 @@ def test_another_model_is_refused_as_what_it_seems_to_be(tmp_path):
 def test_a_unet_of_other_channels_is_refused_with_its_shape(tmp_path):
     first = {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(320, 4, 3, 3)}
     message = refusal(write_flat(tmp_path / "sd.ckpt", first))
-    assert "has a first convolution of shape (320, 4, 3, 3), DynamiCrafter's takes 8 channels and VideoCrafter's 4 to one of" in message
+    assert "has a first convolution of shape (320, 4, 3, 3), DynamiCrafter's takes 8 channels and Video" in message
     with pytest.raises(CheckpointError):
         load_file(tmp_path / "sd.ckpt")
 

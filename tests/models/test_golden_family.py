@@ -9,7 +9,7 @@ from dynamicrafter.architectures import TINY
 from dynamicrafter.checkpoints.keys import SCHEDULE_BUFFERS
 from dynamicrafter.checkpoints.networks import build_empty
 from dynamicrafter.checkpoints.seeded import SeededTensors
-from dynamicrafter.models.layout import unfold_frames
+from dynamicrafter.kernels.layout import unfold_frames
 from family import PRESETS, close, golden, manifest, network, noise, preset
 
 PROBED = ("vc1_t2v_512", "vc1_i2v_512")

@@ -5,41 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynamicrafter.kernels.convolution import FrameConvolution, TimeConvolution
+from dynamicrafter.kernels.layout import from_time_planes, to_time_planes
 from dynamicrafter.models.attention import ContextKeysValues, SpatialTransformer, TemporalTransformer
-from dynamicrafter.models.layout import from_time_planes, to_time_planes
-from dynamicrafter.models.products import linear
 from dynamicrafter.models.windows import Window
-
-
-class FrameConvolution(nn.Conv2d):
-    """3×3 on each frame.
-
-    oneDNN fills its matrix tiles along a row of pixels, so that rows shorter than a tile leave most of it empty: a
-    third of the machine's rate on 4 pixels. Over the pixels of all frames at once, one matrix product fills them.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
-
-    def forward(self, pictures: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
-        """(n, c, h, w) → (n, c′, h, w)."""
-        short = pictures.shape[-1] <= 8
-        return _as_product(self, pictures) if short and _may_unfold(pictures) else super().forward(pictures)
-
-
-class TimeConvolution(nn.Conv2d):
-    """(3, 1) on the plane of time and pixels; one matrix product where channels are many enough to repay the copies."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, (3, 1), padding=(1, 0))
-
-    def forward(self, planes: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
-        """(b, c, f, n) in and out."""
-        many = planes.shape[1] >= 640
-        return _as_product(self, planes) if many and _may_unfold(planes) else super().forward(planes)
 
 
 class TemporalConvolution(nn.Module):
@@ -51,7 +23,7 @@ class TemporalConvolution(nn.Module):
     def __init__(self, channels: int, *, groups: int, dropout: float) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(groups, channels, eps=1e-5) for _ in range(4))
-        self.convs = nn.ModuleList(TimeConvolution(channels) for _ in range(4))
+        self.convs = nn.ModuleList(TimeConvolution(channels, channels, (3, 1), padding=(1, 0)) for _ in range(4))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, pictures: Tensor, num_frames: int) -> Tensor:
@@ -80,11 +52,11 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
-        self.conv1 = FrameConvolution(in_channels, out_channels)
+        self.conv1 = FrameConvolution(in_channels, out_channels, 3, padding=1)
         self.embedding = nn.Linear(embedding, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=1e-5)
         self.dropout = nn.Dropout(dropout)
-        self.conv2 = FrameConvolution(out_channels, out_channels)
+        self.conv2 = FrameConvolution(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         self.temporal = TemporalConvolution(out_channels, groups=groups, dropout=dropout) if along_time else None
 
@@ -136,28 +108,14 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = FrameConvolution(channels, channels)
+        self.conv = FrameConvolution(channels, channels, 3, padding=1)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(n, c, h, w) → (n, c, 2h, 2w)."""
         return self.conv(F.interpolate(pictures, scale_factor=2.0, mode="nearest"))
 
 
-def _may_unfold(pictures: Tensor) -> bool:
-    """Only a CPU's kernels gain, and a backward pass would keep every copy."""
-    return pictures.device.type == "cpu" and not is_grad_enabled()
-
-
-def _as_product(conv: nn.Conv2d, pictures: Tensor) -> Tensor:
-    """A convolution that keeps the size, as one matrix product over every pixel's neighbourhood."""
-    high, wide = conv.kernel_size
-    padded = F.pad(pictures.permute(0, 2, 3, 1), (0, 0, wide // 2, wide // 2, high // 2, high // 2))
-    neighbourhoods = padded.unfold(1, high, 1).unfold(2, wide, 1).permute(0, 1, 2, 4, 5, 3).flatten(3)
-    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
-    return linear(neighbourhoods, weight, conv.bias).permute(0, 3, 1, 2)
-
-
-class Stage(nn.Module):
+class UNetBlock(nn.Module):
     """The units of one level, and the change of scale after them, if any."""
 
     def __init__(self, units: Iterable[Unit], resize: nn.Module | None) -> None:

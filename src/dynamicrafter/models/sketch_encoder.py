@@ -14,9 +14,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynamicrafter.kernels.layout import fold_frames
 from dynamicrafter.models.attention import SpatialTransformer
 from dynamicrafter.models.blocks import ResidualBlock
-from dynamicrafter.models.layout import fold_frames
 
 _HINT_WIDTHS = (1, 16, 16, 32, 32, 96, 96, 256)
 _HALVINGS = (2, 4, 6)  # convolutions of the hint network that halve the picture, from pixels to latents

@@ -24,7 +24,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dynamicrafter.models.layout import to_pictures, to_tokens
+from dynamicrafter.kernels.layout import to_pictures, to_tokens
 
 CHUNK = 16  # frames that the decoder was trained on
 _HEADS, _HEAD_DIM = 8, 64  # of the attention to the pictures, whatever the level's width
@@ -186,6 +186,7 @@ class ToonAutoencoder(AutoencoderKL):
             scaling_factor=scaling_factor,
             force_upcast=force_upcast,
         )
+        # pyrefly: ignore [bad-assignment] in place of the usual decoder
         self.decoder = ToonDecoder(
             latent_channels=latent_channels,
             widths=block_out_channels,

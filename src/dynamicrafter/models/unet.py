@@ -22,10 +22,10 @@ from torch import Tensor, cat, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.kernels.layout import fold_frames, unfold_frames
 from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
-from dynamicrafter.models.blocks import ResidualBlock, Stage, Unit, Upsample
+from dynamicrafter.models.blocks import ResidualBlock, UNetBlock, Unit, Upsample
 from dynamicrafter.models.deep_features import DeepFeatures
-from dynamicrafter.models.layout import fold_frames, unfold_frames
 from dynamicrafter.models.windows import TimeWindows, Window
 
 Context = tuple[ContextKeysValues, ...]
@@ -131,7 +131,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             last = level == len(widths) - 1
             shrink = None if last else nn.Conv2d(width, width, 3, stride=2, padding=1)
             skips += [] if last else [width]
-            self.down.append(Stage(units, shrink))
+            self.down.append(UNetBlock(units, shrink))
 
         self.middle = unit(width, width, attends=True)
         self.middle_out = residual(width, width)
@@ -142,7 +142,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             for _ in range(layers_per_block + 1):
                 units.append(unit(width + skips.pop(), out, attends=attends))
                 width = out
-            self.up.append(Stage(units, Upsample(width) if level > 0 else None))
+            self.up.append(UNetBlock(units, Upsample(width) if level > 0 else None))
 
         self.norm_out = nn.GroupNorm(norm_num_groups, base, eps=1e-5)
         self.conv_out = nn.Conv2d(base, out_channels, 3, padding=1)
@@ -228,7 +228,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
     @property
     def _last_unit(self) -> Unit:
         """The unit that joins what came from the depth with what never left the surface."""
-        return _stages(self.up)[-1].each_unit()[-1]
+        return _blocks(self.up)[-1].each_unit()[-1]
 
     def _deep(
         self,
@@ -243,12 +243,12 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         contexts = iter(context)
         hidden = surface
         skips = [hidden]
-        for stage in _stages(self.down):
-            for unit in stage.each_unit():
+        for block in _blocks(self.down):
+            for unit in block.each_unit():
                 hidden = self._run(unit, hidden, embedding, contexts, num_frames, parts)
                 skips.append(hidden)
-            if stage.resize is not None:
-                hidden = stage.resize(hidden)
+            if block.resize is not None:
+                hidden = block.resize(hidden)
                 skips.append(hidden)
 
         hidden = self._run(self.middle, hidden, embedding, contexts, num_frames, parts)
@@ -258,20 +258,20 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             skips = [skip + added for skip, added in zip(skips, control[:-1], strict=True)]
 
         last = self._last_unit
-        for stage in _stages(self.up):
-            for unit in (each for each in stage.each_unit() if each is not last):
+        for block in _blocks(self.up):
+            for unit in (each for each in block.each_unit() if each is not last):
                 hidden = self._run(unit, cat([hidden, skips.pop()], dim=1), embedding, contexts, num_frames, parts)
-            if stage.resize is not None:
-                hidden = stage.resize(hidden)
+            if block.resize is not None:
+                hidden = block.resize(hidden)
         return hidden
 
     def _units(self) -> Iterator[Unit]:
         """Units in the order of execution."""
-        for stage in _stages(self.down):
-            yield from stage.each_unit()
+        for block in _blocks(self.down):
+            yield from block.each_unit()
         yield self.middle
-        for stage in _stages(self.up):
-            yield from stage.each_unit()
+        for block in _blocks(self.up):
+            yield from block.each_unit()
 
     def _run(
         self,
@@ -322,6 +322,6 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             )
 
 
-def _stages(levels: nn.ModuleList) -> list[Stage]:
+def _blocks(levels: nn.ModuleList) -> list[UNetBlock]:
     """The list's entries, with the type that PyTorch's containers don't keep."""
-    return cast("list[Stage]", list(levels))
+    return cast("list[UNetBlock]", list(levels))

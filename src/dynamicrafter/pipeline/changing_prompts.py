@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.models.blocks import Stage
+from dynamicrafter.models.blocks import UNetBlock
 from dynamicrafter.models.unet import Context, DynamiCrafterUNet
 
 HELD = 3 / 8  # of a clip with two prompts, that each holds before and after the way from one to the other
@@ -86,6 +86,6 @@ def check_starts(starts: Sequence[int], *, count: int, num_frames: int) -> None:
 
 def injected(unet: DynamiCrafterUNet, plain: Context, last: Context) -> Context:
     """Keys and values of a step that injects: down and middle of `last`, up of `plain`."""
-    down = (unit for stage in unet.down for unit in cast("Stage", stage).each_unit())
+    down = (unit for stage in unet.down for unit in cast("UNetBlock", stage).each_unit())
     deepest = sum(unit.spatial is not None for unit in down) + 1
     return (*last[:deepest], *plain[deepest:])
