@@ -20,8 +20,8 @@ from dynamicrafter.architectures import FULL
 from dynamicrafter.checkpoints.load import load_network
 from dynamicrafter.checkpoints.seeded import SeededTensors
 from dynamicrafter.cli.parsing import parse_size
+from dynamicrafter.memory.int8 import quantize
 from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
-from dynamicrafter.pipeline.eight_bits import keep_in_eight_bits
 from dynamicrafter.pipeline.inputs import as_pixels
 from dynamicrafter.presets import get_preset
 
@@ -43,7 +43,7 @@ def main() -> None:
 def measure_eight_bits(model: str, picture: Path) -> None:
     """Clips of three prompts with the UNet's weights exact, as whole numbers, and as diffusers' layerwise float8."""
     exact, whole, float8 = (Animator.from_pretrained(model, device="cpu") for _ in range(3))
-    keep_in_eight_bits(whole.pipeline.unet)
+    quantize(whole.pipeline.unet)
     float8.pipeline.unet.enable_layerwise_casting(torch.float8_e4m3fn, float8.pipeline.unet.dtype)
     want, rounded, cast = (clips(animator, picture) for animator in (exact, whole, float8))
     print(f"8 bits, a scale for each channel: {psnr(rounded, want):.1f} dB")

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from dynamicrafter import DynamiCrafterPipeline
-from dynamicrafter.pipeline.accounting import UNetCost, count_unet
+from dynamicrafter.memory.counting import UNetCost, count_unet
 from dynamicrafter.presets import QUALITIES
 from dynamicrafter.randomness import generator_for
 

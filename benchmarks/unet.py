@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynamicrafter.architectures import FULL, TEXT_LENGTH
 from dynamicrafter.benchmarking.clock import PeakMemory, bytes_in_use, device_name, matmul_flop_per_second, seconds
 from dynamicrafter.checkpoints.networks import build_empty
+from dynamicrafter.memory.malloc import keep_freed_memory
 from dynamicrafter.models.unet import Context, DynamiCrafterUNet
-from dynamicrafter.pipeline.heap import keep_freed_memory
 from dynamicrafter.presets import NUM_FRAMES, get_preset
 
 QUERIES_PER_FRAME = 16

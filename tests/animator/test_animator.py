@@ -12,13 +12,13 @@ from PIL import Image
 
 from dynamicrafter import AnimateOptions, Animator, Clip, DynamiCrafterPipeline
 from dynamicrafter.animator.animator import Shot
-from dynamicrafter.animator.devices import choose_device, choose_dtype
 from dynamicrafter.errors import InputError
 from dynamicrafter.evaluation.fidelity import reconstruct
 from dynamicrafter.hub import LocalModel
 from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import picture_hash
 from dynamicrafter.media.video import read_clip, read_metadata
+from dynamicrafter.memory.devices import choose_device, choose_dtype
 from dynamicrafter.presets import PRESETS, QUALITIES, Quality, get_preset
 from tiny import pipeline
 

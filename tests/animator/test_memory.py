@@ -9,11 +9,11 @@ from PIL import Image
 
 from dynamicrafter import AnimateOptions, Animator
 from dynamicrafter.animator import animator as module
-from dynamicrafter.animator.memory import is_out_of_memory
 from dynamicrafter.errors import InputError, MemoryShortageError
+from dynamicrafter.memory.advice import is_out_of_memory
+from dynamicrafter.memory.offload import is_unloaded
+from dynamicrafter.memory.plan import make_plan
 from dynamicrafter.pipeline.lora import write_lora
-from dynamicrafter.pipeline.memory import make_plan
-from dynamicrafter.pipeline.residency import is_away
 from tiny import network
 
 QUICK = {"steps": 2, "frames": 3, "seed": 4}
@@ -45,8 +45,8 @@ def test_a_budget_chooses_measures_and_leaves_the_pixels(want):
     plan = animator.plan(AnimateOptions(**QUICK))
     assert plan.measures == ("encoders",)
     clip = animator.animate(PICTURE, "waves", **QUICK)
-    assert animator.pipeline.residency.plan == plan
-    assert is_away(animator.pipeline.text_encoder)
+    assert animator.pipeline.offloader.plan == plan
+    assert is_unloaded(animator.pipeline.text_encoder)
     # The passes went one by one, which rounds otherwise.
     assert np.abs(clip.frames.astype(int) - want).max() <= 1
     assert clip.metadata["memory"] == []
@@ -56,7 +56,7 @@ def test_ample_memory_takes_no_measures(want):
     animator = load(memory="64GB")
     assert animator.plan(AnimateOptions(**QUICK)).measures == ()
     assert np.array_equal(animator.animate(PICTURE, "waves", **QUICK).frames, want)
-    assert not any(map(is_away, animator.pipeline.networks.values()))
+    assert not any(map(is_unloaded, animator.pipeline.networks.values()))
 
 
 def test_a_clip_says_which_measures_changed_its_numbers(monkeypatch, want):
@@ -64,7 +64,7 @@ def test_a_clip_says_which_measures_changed_its_numbers(monkeypatch, want):
         return replace(make_plan(footprint, **settings), measures=("encoders", "int8"))
 
     animator = load()
-    monkeypatch.setattr("dynamicrafter.animator.memory.make_plan", rounded)
+    monkeypatch.setattr("dynamicrafter.memory.advice.make_plan", rounded)
     clip = animator.animate(PICTURE, "waves", **QUICK)
     assert clip.metadata["memory"] == ["int8"]
     assert not np.array_equal(clip.frames, want)
@@ -76,8 +76,8 @@ def test_a_clip_says_which_measures_changed_its_numbers(monkeypatch, want):
 def test_adapters_keep_the_denoiser_in_place(tmp_path, want):
     animator = load(memory="0.98GB", lora=write_adapters(tmp_path / "mine.safetensors"))
     clip = animator.animate(PICTURE, "waves", **QUICK)
-    assert not is_away(animator.pipeline.unet)
-    assert is_away(animator.pipeline.text_encoder)
+    assert not is_unloaded(animator.pipeline.unet)
+    assert is_unloaded(animator.pipeline.text_encoder)
     again = animator.animate(PICTURE, "waves", **QUICK)
     assert np.array_equal(clip.frames, again.frames)
 
@@ -102,7 +102,7 @@ def test_memory_that_runs_out_ends_in_one_line_and_the_next_job_works(monkeypatc
             raise error
         return forward(*args, **kwargs)
 
-    monkeypatch.setattr(module, "free_bytes", lambda _: 98 * 10**7)
+    monkeypatch.setattr(module, "free_memory", lambda _: 98 * 10**7)
     with monkeypatch.context() as broken:
         broken.setattr(animator.pipeline.unet, "forward", failing)
         with pytest.raises(MemoryShortageError) as shortage:

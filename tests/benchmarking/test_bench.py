@@ -58,7 +58,7 @@ def test_a_call_of_two_passes_counts_twice_and_longer_clips_more():
 
 
 def test_what_takes_too_long_or_too_much_is_left_out_with_its_reason(monkeypatch):
-    monkeypatch.setattr(choice, "free_bytes", lambda _: 10 * 10**9)
+    monkeypatch.setattr(choice, "free_memory", lambda _: 10 * 10**9)
     cases = [replace(SMALL, frames=frames) for frames in (1, 2, 3, 4)]
     needs = ((50.0, 1), (80.0, 1), (30.0, 1), (1.0, 9 * 10**9))
     took = [CaseEstimate(case=case, seconds=s, bytes=size) for case, (s, size) in zip(cases, needs, strict=True)]

@@ -6,14 +6,14 @@ import torch
 
 import own_size
 from checkpoint_files import write_deepspeed, write_flat, write_lightning, write_safetensors
-from dynamicrafter.pipeline import accounting
+from dynamicrafter.memory import counting
 from published_files import pruned, published
 
 RUN = ("--size", "64x64", "--device", "cpu", "--dtype", "float32")
 
 
-_count = accounting.estimate_run
-_counted: dict[str, accounting.RunEstimate] = {}
+_count = counting.estimate_run
+_counted: dict[str, counting.RunEstimate] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _counted_once(monkeypatch):
             _counted[asked] = _count(networks, **settings)
         return _counted[asked]
 
-    monkeypatch.setattr(accounting, "estimate_run", remembered)
+    monkeypatch.setattr(counting, "estimate_run", remembered)
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.memory.counting import count_call
 from dynamicrafter.models import attention
 from dynamicrafter.models.attention import TimeSelfAttention
 from dynamicrafter.models.windows import TimeWindows, attend_in_windows
-from dynamicrafter.pipeline.accounting import count_call
 from tiny import network
 
 LAYOUTS = [(16, 4, 23), (16, 4, 48), (16, 16, 40), (16, 1, 19), (8, 3, 21), (5, 2, 512), (4, 4, 9)]

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from dynamicrafter import DynamiCrafterPipeline, DynamiCrafterScheduler
+from dynamicrafter.memory.counting import count_unet
 from dynamicrafter.models.deep_features import DeepFeatures
-from dynamicrafter.pipeline.accounting import count_unet
 from dynamicrafter.presets import BUNDLED, PRESETS, QUALITIES, get_preset
 from tiny import network, pipeline
 

@@ -15,7 +15,7 @@ from dynamicrafter.animator.animator import Shot
 from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.checkpoints.published import EXTRAS_FILE
 from dynamicrafter.errors import CheckpointError, InputError
-from dynamicrafter.pipeline.accounting import count_call, estimate_run
+from dynamicrafter.memory.counting import count_call, estimate_run
 from dynamicrafter.pipeline.convert import convert
 from dynamicrafter.pipeline.folders import empty_networks, inspect_folder
 from own_size import LATENTS, TOKENS, pipeline

@@ -15,9 +15,8 @@ from PIL import Image
 import dynamicrafter
 from dynamicrafter.animator.adapters import Adapter, LoraLike, parse_adapters
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
-from dynamicrafter.animator.devices import choose_device, choose_dtype
 from dynamicrafter.animator.keys import KeyShot, join_gaps, match_colours
-from dynamicrafter.animator.memory import ClipNeeds, is_out_of_memory, remedy
+from dynamicrafter.animator.memory import clip_needs
 from dynamicrafter.animator.options import AnimateOptions, Mode
 from dynamicrafter.animator.shots import (
     OnDenoised,
@@ -33,11 +32,13 @@ from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
 from dynamicrafter.hub import best_local
 from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.memory.advice import ClipNeeds, is_out_of_memory, remedy
+from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memory, total_memory
+from dynamicrafter.memory.malloc import trim_heap
+from dynamicrafter.memory.offload import free_cached_memory
+from dynamicrafter.memory.plan import INEXACT, SHARE, MemoryPlan
 from dynamicrafter.pipeline import DynamiCrafterPipeline
-from dynamicrafter.pipeline.heap import give_back_heap
 from dynamicrafter.pipeline.lora import lora_file
-from dynamicrafter.pipeline.memory import INEXACT, SHARE, MemoryPlan, device_bytes, free_bytes
-from dynamicrafter.pipeline.residency import release
 from dynamicrafter.presets import Preset
 from dynamicrafter.randomness import generator_for
 from dynamicrafter.units import parse_memory
@@ -111,7 +112,7 @@ class Animator:
         if encoders is not None:
             options["encoders"] = encoders
         # With little memory, no more is read or moved than a run's plan asks for.
-        limit = device_bytes(target) if memory is None else parse_memory(memory)
+        limit = total_memory(target) if memory is None else parse_memory(memory)
         pipeline = DynamiCrafterPipeline.from_pretrained(model, download=download, lazy=memory is not None, **options)
         if memory is None and _weight_bytes(pipeline) < SHARE * limit:
             pipeline.to(target)
@@ -132,8 +133,8 @@ class Animator:
         """
         [adapter] = parse_adapters([lora])
         file = lora_file(adapter.path)
-        self.pipeline.follow(None, self.device)
-        self.pipeline.use("unet")
+        self.pipeline.apply_plan(None, self.device)
+        self.pipeline.onload("unet")
         names = [f"lora-{number}" for number in range(len(self.loras) + 1)]
         self.pipeline.load_lora_weights(file, adapter_name=names[-1])
         self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
@@ -169,15 +170,15 @@ class Animator:
         return self._needs(resolved, clips).plan()
 
     def _needs(self, options: AnimateOptions, clips: int) -> ClipNeeds:
-        residency, networks = self.pipeline.residency, self.pipeline.networks
-        return ClipNeeds(
-            networks=networks,
-            options=options,
+        offloader, networks = self.pipeline.offloader, self.pipeline.networks
+        return clip_needs(
+            networks,
+            options,
             device=self.device,
-            budget=self.memory or device_bytes(self.device),
+            budget=self.memory or total_memory(self.device),
             videos=clips,
-            fixed=residency.fixed(networks, self.device),
-            measures=residency.measures(self.device),
+            fixed=offloader.fixed(networks, self.device),
+            measures=offloader.measures(self.device),
         )
 
     def animate(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:
@@ -358,21 +359,21 @@ class Animator:
         plan = needs.plan()
         logger.info("memory plan: %s", plan.as_dict())
         try:
-            self.pipeline.follow(plan, self.device)
+            self.pipeline.apply_plan(plan, self.device)
             made = self.pipeline(*arguments, **options)
-            give_back_heap()  # for as long as nobody asks for more
+            trim_heap()  # for as long as nobody asks for more
             return made
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
         # Not in the handler, where the error still holds all that the run had allocated.
-        self.pipeline.follow(None, self.device)
-        release(self.device)
-        advice = remedy(needs, free=free_bytes(self.device))
+        self.pipeline.apply_plan(None, self.device)
+        free_cached_memory(self.device)
+        advice = remedy(needs, free=free_memory(self.device))
         raise MemoryShortageError(f"out of memory on {self.device}; {advice}.")
 
     def _metadata(self, shot: Shot, pictures: Sequence[Image.Image | None]) -> dict[str, Any]:
-        plan = self.pipeline.residency.plan
+        plan = self.pipeline.offloader.plan
         sources = [shot.image, shot.last_image] if shot.mode == "interpolate" else [shot.image]
         return {
             "generator": f"dynamicrafter {dynamicrafter.__version__}",

@@ -1,61 +1,34 @@
-"""Memory in a user's words: the plan of a clip, and which option makes one fit that doesn't."""
+"""From a clip's options to what its memory depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.guidance import plan_passes
-from dynamicrafter.pipeline.memory import Measure, MemoryPlan, make_plan, measure_footprint, measures_on
-
-_SMALLER = ((320, 512), (256, 256), (128, 128))
-_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+from dynamicrafter.memory.advice import ClipNeeds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipNeeds:
-    """All that a clip's memory depends on.
+def clip_needs(networks: Mapping[Component, Any], options: AnimateOptions, **settings: Any) -> ClipNeeds:
+    """What the memory of a clip with complete options depends on.
 
-    Attributes:
+    Args:
         networks: the five, filled or empty.
-        options: complete, as `AnimateOptions.resolved` makes them.
-        device: to run on.
-        budget: bytes that it may take.
-        dtype: of the networks; None for the one that they are in.
-        videos: made as one batch.
-        fixed: networks that can't leave the device.
-        measures: those that may be chosen; None for all that the device knows.
+        options: as `AnimateOptions.resolved` makes them.
+        settings: further fields of `ClipNeeds`.
     """
-
-    networks: Mapping[Component, Any]
-    options: AnimateOptions
-    device: torch.device
-    budget: int
-    dtype: torch.dtype | None = None
-    videos: int = 1
-    fixed: frozenset[Component] = frozenset()
-    measures: tuple[Measure, ...] | None = None
-
-    def plan(self) -> MemoryPlan:
-        """What the clip takes, and what makes it fit."""
-        assert isinstance(self.options.size, tuple)
-        footprint = measure_footprint(
-            self.networks,
-            height=self.options.size[0],
-            width=self.options.size[1],
-            num_frames=self.options.frames,
-            passes=num_passes(self.options),
-            videos=self.videos,
-            dtype=self.dtype,
-            fixed=self.fixed,
-        )
-        measures = measures_on(self.device.type) if self.measures is None else self.measures
-        return make_plan(footprint, device=self.device.type, budget=self.budget, measures=measures)
+    assert isinstance(options.size, tuple)
+    height, width = options.size
+    return ClipNeeds(
+        networks=networks,
+        height=height,
+        width=width,
+        num_frames=options.frames,
+        passes=num_passes(options),
+        **settings,
+    )
 
 
 def num_passes(options: AnimateOptions) -> int:
@@ -63,50 +36,3 @@ def num_passes(options: AnimateOptions) -> int:
     assert options.guidance is not None
     assert options.guidance_rescale is not None
     return len(plan_passes(options.guidance, options.image_guidance, rescale=options.guidance_rescale).passes)
-
-
-def advise(needs: ClipNeeds) -> str:
-    """The first of a few savings, in flags, with which a clip fits; empty where none of them suffices."""
-    own = needs.dtype or next(needs.networks["unet"].parameters()).dtype
-    half = needs if own.itemsize == torch.bfloat16.itemsize else replace(needs, dtype=torch.bfloat16)
-    flags = [] if half is needs else ["--dtype bfloat16"]
-    assert isinstance(needs.options.size, tuple)
-    height, width = needs.options.size
-    candidates = [(flags, half)] if flags else []
-    if needs.options.frames > 8:
-        candidates.append(([*flags, "--frames 8"], _changed(half, frames=8)))
-    candidates += [
-        ([*flags, f"--size {smaller[1]}x{smaller[0]}"], _changed(half, size=smaller))
-        for smaller in _SMALLER
-        if smaller[0] * smaller[1] < height * width
-    ]
-    return next((" ".join(words) for words, changed in candidates if changed.plan().fits), "")
-
-
-def remedy(needs: ClipNeeds, *, free: int) -> str:
-    """What to do about a clip that ran out of memory.
-
-    Args:
-        needs: of the clip, with the budget that it ran under.
-        free: bytes of the device that are this program's or nobody's.
-    """
-    used, now = needs.plan(), replace(needs, budget=min(free, needs.budget))
-    # What was reckoned to fit and did not gets every measure that a smaller budget would ask for.
-    for tighter in (replace(now, budget=now.budget * tenths // 10) for tenths in range(10, 0, -1)):
-        plan = tighter.plan()
-        if plan.fits and (plan.measures, plan.together) != (used.measures, used.together):
-            does = ", ".join(plan.measures) or "one pass at a time"
-            return f"--memory {tighter.budget // 10**7 / 100:g}GB makes it fit ({does})"
-    flags = advise(now)
-    return f"{flags} makes it fit" if flags else "take a smaller --size, or close other programs that use the memory"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; of PyTorch's, only CUDA's has a class of its own."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _WORDS)
-
-
-def _changed(needs: ClipNeeds, **options: Any) -> ClipNeeds:
-    return replace(needs, options=replace(needs.options, **options))

@@ -15,12 +15,12 @@ import torch
 from dynamicrafter.benchmarking.clock import PeakMemory, bytes_in_use, matmul_flop_per_second, seconds
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.hub import resolve
+from dynamicrafter.memory.blocks import offload_blocks, projections_on
+from dynamicrafter.memory.counting import count_call
+from dynamicrafter.memory.int8 import quantize
+from dynamicrafter.memory.malloc import keep_freed_memory, trim_heap
+from dynamicrafter.memory.tiles import pixels_of_a_latent
 from dynamicrafter.models.unet import DynamiCrafterUNet
-from dynamicrafter.pipeline.accounting import count_call
-from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
-from dynamicrafter.pipeline.eight_bits import keep_in_eight_bits
-from dynamicrafter.pipeline.groups import offload_blocks, projections_on
-from dynamicrafter.pipeline.heap import give_back_heap, keep_freed_memory
 from dynamicrafter.pipeline.loading import SEEDED, empty_model, folder_origin, seeded_components
 from dynamicrafter.pipeline.long_clips import plan_windows
 from dynamicrafter.presets import BUNDLED, NUM_FRAMES, WINDOW_STRIDE
@@ -120,7 +120,7 @@ class Bench:
             self._kept = (key, make_unet(case))
         unet: Any = self._kept[1]  # whose `to` diffusers annotates strangely
         if case.option == "int8":
-            keep_in_eight_bits(unet)
+            quantize(unet)
         if case.option == "blocks":
             offload_blocks(unet.to("cpu"), self.device)
             return unet
@@ -138,7 +138,7 @@ def measure(case: BenchCase, unet: DynamiCrafterUNet, *, device: torch.device, c
     inputs = make_inputs(unet, networks, case, size=size, device=device)
     if device.type == "cpu":
         keep_freed_memory()  # as the pipeline does
-        give_back_heap()  # what drawing weights left
+        trim_heap()  # what drawing weights left
     before = bytes_in_use(device)
 
     def call() -> object:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from dynamicrafter.benchmarking.cases import OPTIONS, BenchCase, Option, count_flop
-from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
+from dynamicrafter.memory.devices import free_memory
+from dynamicrafter.memory.footprint import activation_bytes, weight_bytes
+from dynamicrafter.memory.tiles import pixels_of_a_latent
 from dynamicrafter.pipeline.loading import empty_model
-from dynamicrafter.pipeline.memory import activation_bytes, free_bytes, weight_bytes
 from dynamicrafter.presets import BUNDLED
 
 _SHARE = 0.4  # of the rate of matrix products that a call reaches on a modest machine (docs/benchmarks.md)
@@ -67,7 +68,7 @@ def choose(
     """
     chosen: list[BenchCase] = []
     left: list[tuple[BenchCase, str]] = []
-    free = free_bytes(device)
+    free = free_memory(device)
     for each in estimates:
         if each.bytes > 0.8 * free:
             left.append((each.case, f"needs {each.bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"))

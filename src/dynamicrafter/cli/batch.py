@@ -250,7 +250,7 @@ def _devices(command: BatchCommand, name: str) -> list[str]:
     elif command.model.device is not None:
         devices = [command.model.device]
     else:
-        from dynamicrafter.animator.devices import all_devices
+        from dynamicrafter.memory.devices import all_devices
 
         devices = all_devices()
     num_workers = work.workers or (_bearable(name, work.threads) if devices == ["cpu"] else len(devices))

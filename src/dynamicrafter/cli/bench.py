@@ -63,8 +63,8 @@ def run(command: BenchCommand) -> None:
     with importing():
         import torch
 
-        from dynamicrafter.animator.devices import choose_device, choose_dtype
         from dynamicrafter.benchmarking.clock import device_name
+        from dynamicrafter.memory.devices import choose_device, choose_dtype
     hush_loading_bars()
     device = choose_device(command.device)
     dtype = str(choose_dtype(command.dtype, device)).removeprefix("torch.")

@@ -43,7 +43,7 @@ def run(command: ConvertCommand) -> None:
     """
     hush_libraries()
     with importing():
-        from dynamicrafter.animator.devices import choose_device, choose_dtype
+        from dynamicrafter.memory.devices import choose_device, choose_dtype
         from dynamicrafter.pipeline.convert import convert
 
     hush_loading_bars(keep_downloads=True)

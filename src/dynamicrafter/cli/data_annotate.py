@@ -85,7 +85,7 @@ def _annotator(command: AnnotateCommand) -> Annotator:
     folder = Path(command.by)
     if not folder.is_dir():
         raise InputError(f"by must be rules, an address (http:// or https://) or a folder, got {command.by!r}.")
-    from dynamicrafter.animator.devices import choose_device
+    from dynamicrafter.memory.devices import choose_device
 
     hush_loading_bars()
     ask = ask_folder(folder, device=str(choose_device(command.device)))

@@ -64,7 +64,7 @@ def run(command: CacheCommand) -> None:
     hush_libraries()
     import torch
 
-    from dynamicrafter.animator.devices import choose_device
+    from dynamicrafter.memory.devices import choose_device
     from dynamicrafter.training.cache import CacheOptions, fill
 
     hush_loading_bars()

@@ -334,9 +334,9 @@ def _distance(features: Path, paths: Sequence[Path], reference: Sequence[Path]) 
 def _towers(command: EvaluateCommand) -> Any:
     if command.judges.similarity is None:
         return None
-    from dynamicrafter.animator.devices import choose_device
     from dynamicrafter.evaluation.similarity import load_towers
     from dynamicrafter.hub import resolve
+    from dynamicrafter.memory.devices import choose_device
     from dynamicrafter.pipeline.loading import encoders_for
 
     flags = command.model

@@ -16,12 +16,12 @@ from dynamicrafter.cli.console import hush_libraries, importing, one_line
 from dynamicrafter.cli.parsing import SIZE
 from dynamicrafter.cli.plan import describe
 from dynamicrafter.errors import CheckpointError, InputError, ModelNotFoundError
-from dynamicrafter.presets import NUM_FRAMES, Preset, get_preset
+from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE, Preset, get_preset
 from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
     from dynamicrafter.checkpoints.inspection import Inspection
-    from dynamicrafter.pipeline.accounting import RunEstimate
+    from dynamicrafter.memory.counting import RunEstimate
 
 _SHOWN = 6  # keys of a misfit on one line
 _LAYOUTS = {
@@ -162,13 +162,14 @@ def _choose(asked: str | None, weights: _Weights) -> Preset:
 
 
 def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
-    from dynamicrafter.animator.devices import choose_device, choose_dtype
-    from dynamicrafter.animator.memory import ClipNeeds, advise, num_passes
+    from dynamicrafter.animator.memory import clip_needs
     from dynamicrafter.animator.options import AnimateOptions
     from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
-    from dynamicrafter.pipeline.accounting import estimate_run
+    from dynamicrafter.memory.advice import advise
+    from dynamicrafter.memory.counting import estimate_run
+    from dynamicrafter.memory.devices import choose_device, choose_dtype, total_memory
     from dynamicrafter.pipeline.folders import empty_networks
-    from dynamicrafter.pipeline.memory import device_bytes
+    from dynamicrafter.pipeline.long_clips import plan_windows
 
     architecture = (weights.inspection.architecture if weights.inspection else None) or FULL
     if weights.folder is None:
@@ -183,26 +184,30 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     assert isinstance(options.size, tuple)
     height, width = options.size
     steps = options.steps or preset.steps
-    budget = device_bytes(device) if command.memory is None else parse_memory(command.memory)
-    passes = num_passes(options)
+    budget = total_memory(device) if command.memory is None else parse_memory(command.memory)
+    needs = clip_needs(networks, options, device=device, budget=budget, dtype=dtype)
+    unet: Any = networks["unet"]
+    windows = plan_windows(
+        options.frames, window=NUM_FRAMES, stride=WINDOW_STRIDE, max_frames=unet.config["max_frames"]
+    )
     estimate = estimate_run(
         networks,
         height=height,
         width=width,
         num_frames=options.frames,
         steps=steps,
-        passes=passes,
+        passes=needs.passes,
         dtype=dtype,
         memory_bytes=budget,
+        windows=windows,
         device=device.type,
     )
-    needs = ClipNeeds(networks=networks, options=options, device=device, budget=budget, dtype=dtype)
     return _Run(
         preset=preset,
         size=(height, width),
         frames=options.frames,
         steps=steps,
-        passes=passes,
+        passes=needs.passes,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         estimate=estimate,

@@ -187,7 +187,7 @@ def warn_of_differences(recipe: Recipe, animator: Animator) -> None:
 
 
 def _device_if_here(name: str) -> str | None:
-    from dynamicrafter.animator.devices import choose_device
+    from dynamicrafter.memory.devices import choose_device
 
     try:
         choose_device(name)

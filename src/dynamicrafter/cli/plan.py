@@ -12,7 +12,7 @@ from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
-    from dynamicrafter.pipeline.memory import MemoryPlan
+    from dynamicrafter.memory.plan import MemoryPlan
 
 
 def show(command: MakeCommand, model: str) -> None:
@@ -22,10 +22,10 @@ def show(command: MakeCommand, model: str) -> None:
         InputError: no such model or device, or an option that breaks its rule.
     """
     with importing():
-        from dynamicrafter.animator.devices import choose_device, choose_dtype
-        from dynamicrafter.animator.memory import ClipNeeds, advise
+        from dynamicrafter.animator.memory import clip_needs
+        from dynamicrafter.memory.advice import advise
+        from dynamicrafter.memory.devices import choose_device, choose_dtype, total_memory
         from dynamicrafter.pipeline.loading import empty_model
-        from dynamicrafter.pipeline.memory import device_bytes
 
     networks, preset = empty_model(model, preset=command.model.preset)
     options = AnimateOptions(**command.clip.as_dict()).resolved(
@@ -34,11 +34,11 @@ def show(command: MakeCommand, model: str) -> None:
     device = choose_device(command.model.device)
     dtype = choose_dtype(command.model.dtype, device)
     budget = command.model.memory
-    needs = ClipNeeds(
-        networks=networks,
-        options=options,
+    needs = clip_needs(
+        networks,
+        options,
         device=device,
-        budget=device_bytes(device) if budget is None else parse_memory(budget),
+        budget=total_memory(device) if budget is None else parse_memory(budget),
         dtype=dtype,
     )
     plan = needs.plan()

@@ -74,7 +74,7 @@ def run(command: UiCommand) -> None:
         raise InputError('the page needs gradio, which is not installed; run `pip install "dynamicrafter[ui]"`.')
     with importing():  # all of it now: later, an import would hold up everybody who waits for an answer
         import dynamicrafter.animator.animator  # noqa: F401
-        from dynamicrafter.animator.devices import choose_device, choose_dtype
+        from dynamicrafter.memory.devices import choose_device, choose_dtype
         from dynamicrafter.ui.catalogue import Catalogue
         from dynamicrafter.ui.engine import Engine
         from dynamicrafter.ui.server import address_of, build_app, open_socket, serve

@@ -7,28 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from einops import rearrange
 from torch import Tensor, nn
 
-from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
-from dynamicrafter.pipeline.tiles import in_tiles
-from dynamicrafter.presets import LARGEST_SIDE
-
-Autoencoder = AutoencoderKL | PatchAutoencoder
-_TILE, _OVERLAP = 48, 12  # latents; the overlap is wider than the decoder's convolutions see
-
-
-def pixels_of_a_latent(vae: Autoencoder) -> int:
-    """Pixels along one side of a latent."""
-    if isinstance(vae, PatchAutoencoder):
-        return vae.config["patch_size"]
-    return 2 ** (len(vae.config["block_out_channels"]) - 1)
-
-
-def tile_pixels(vae: Autoencoder) -> int:
-    """Longest side of a tile; the small autoencoder, whose latents depend on the place in the frame, is not tiled."""
-    return LARGEST_SIDE if isinstance(vae, PatchAutoencoder) else _TILE * pixels_of_a_latent(vae)
+from dynamicrafter.memory.tiles import OVERLAP, TILE, Autoencoder, in_tiles, pixels_of_a_latent, tile_pixels
 
 
 def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None, *, tiled: bool = False) -> Tensor:
@@ -51,9 +33,7 @@ def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None, *, t
         pixels = pixels.to(vae.dtype)
         if tiled and max(pixels.shape[2:]) > tile_pixels(vae):
             unit = pixels_of_a_latent(vae)
-            parts = [
-                in_tiles(posterior, picture, tile=_TILE, overlap=_OVERLAP, unit=unit) for picture in pixels.split(1)
-            ]
+            parts = [in_tiles(posterior, picture, tile=TILE, overlap=OVERLAP, unit=unit) for picture in pixels.split(1)]
             mean, std = torch.cat(parts).chunk(2, dim=1)
         else:
             mean, std = posterior(pixels).chunk(2, dim=1)
@@ -81,7 +61,7 @@ def decode_frames(vae: Autoencoder, latents: Tensor, *, chunk_size: int, tiled: 
         chunks = frames.to(vae.dtype, memory_format=torch.channels_last).split(chunk_size)
         for chunk, place in zip(chunks, video.split(chunk_size), strict=True):
             if tiled and factor * max(chunk.shape[2:]) > tile_pixels(vae):
-                place.copy_(in_tiles(decode, chunk, tile=_TILE, overlap=_OVERLAP))
+                place.copy_(in_tiles(decode, chunk, tile=TILE, overlap=OVERLAP))
             else:
                 place.copy_(decode(chunk))
     return rearrange(video, "(b f) c h w -> b c f h w", b=latents.shape[0])

@@ -26,8 +26,8 @@ from dynamicrafter.checkpoints.variants import tell_architecture, tell_preset
 from dynamicrafter.errors import InputError, ModelNotFoundError
 from dynamicrafter.hub import find_encoders, preset_from_filename, resolve
 from dynamicrafter.hub.names import SEEDED
+from dynamicrafter.memory.offload import Reload
 from dynamicrafter.pipeline.folders import empty_components, empty_networks, load_component, read_preset
-from dynamicrafter.pipeline.residency import Origin
 from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
@@ -57,7 +57,7 @@ def check_options(name: str, options: Mapping[str, object], *, known: Collection
 
 def file_components(
     path: Path, *, preset: str | None, dtype: Dtypes, encoders: str | Path | None, download: bool, lazy: bool = False
-) -> tuple[dict[str, Any], Origin]:
+) -> tuple[dict[str, Any], Reload]:
     """Components of a checkpoint file, and how to read one of them again.
 
     Args:
@@ -78,7 +78,7 @@ def file_components(
     return _components(loaded), origin
 
 
-def folder_components(path: Path, *, dtype: Dtypes, variant: str | None) -> tuple[dict[str, Any], Origin]:
+def folder_components(path: Path, *, dtype: Dtypes, variant: str | None) -> tuple[dict[str, Any], Reload]:
     """Components of a folder, its networks empty, and how to read one of them.
 
     Raises:
@@ -87,7 +87,7 @@ def folder_components(path: Path, *, dtype: Dtypes, variant: str | None) -> tupl
     return empty_components(path, dtype=dtype), folder_origin(path, dtype=dtype, variant=variant)
 
 
-def folder_origin(path: Path, *, dtype: Dtypes, variant: str | None) -> Origin:
+def folder_origin(path: Path, *, dtype: Dtypes, variant: str | None) -> Reload:
     """How to read a network of a folder again."""
     return lambda component: load_component(path, component, dtype=dtype, variant=variant)
 
@@ -106,7 +106,7 @@ def encoders_for(path: Path, encoders: str | Path | None, *, download: bool) -> 
     return find_encoders(None if encoders is None else str(encoders), download=download)
 
 
-def seeded_components(name: str, *, dtype: Dtypes, lazy: bool = False) -> tuple[dict[str, Any], Origin]:
+def seeded_components(name: str, *, dtype: Dtypes, lazy: bool = False) -> tuple[dict[str, Any], Reload]:
     """Components whose weights are drawn from their names, and how to draw one again; names as in `seeded_source`.
 
     Raises:

@@ -27,6 +27,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
 from dynamicrafter.media.framing import Fit
+from dynamicrafter.memory.offload import Offloader, Reload, is_unloaded
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
@@ -57,9 +58,8 @@ from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
 from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
-from dynamicrafter.pipeline.residency import Origin, Residency, is_away
+from dynamicrafter.pipeline.run_lock import one_run_at_a_time
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
-from dynamicrafter.pipeline.turns import in_turn
 from dynamicrafter.presets import (
     NUM_FRAMES,
     WINDOW_STRIDE,
@@ -116,7 +116,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             scheduler=scheduler,
         )
         self.register_to_config(preset=preset)
-        self.residency = Residency()
+        self.offloader = Offloader()
         self._interrupt = False
 
     @classmethod
@@ -140,7 +140,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
                 own, and stands for float32 with a folder, as in diffusers.
             torch_dtype: the same, by the name that diffusers used before.
             download: fetch what is not on this machine.
-            lazy: read each network's weights when they are first needed; `follow` then names the device, not `to`.
+            lazy: read each network's weights when they are first needed; `apply_plan` then names the device, not `to`.
             options: for a folder diffusers' own (`variant`, components, …); for a file `preset` and `encoders`.
 
         Raises:
@@ -168,7 +168,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
                 return pipeline
             pipeline = super().from_pretrained(str(model.path), **options | {"use_safetensors": True})
             if not set(options) & set(COMPONENTS):
-                pipeline.residency.origin = folder_origin(model.path, dtype=options["dtype"], variant=variant)
+                pipeline.offloader.origin = folder_origin(model.path, dtype=options["dtype"], variant=variant)
             return pipeline
         check_options(str(name), options, known=("preset", "encoders"))
         if model.path != Path(name).expanduser():  # of a file, its own name is no more than a hint
@@ -209,11 +209,11 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         return pipeline
 
     @classmethod
-    def _with_origin(cls, components: dict[str, Any], origin: Origin) -> "DynamiCrafterPipeline":
+    def _with_origin(cls, components: dict[str, Any], origin: Reload) -> "DynamiCrafterPipeline":
         pipeline = cls(**components)
-        pipeline.residency.origin = origin
-        if any(is_away(network) for network in pipeline.networks.values()):
-            pipeline.residency.device = torch.device("cpu")  # until `follow` names another
+        pipeline.offloader.origin = origin
+        if any(is_unloaded(network) for network in pipeline.networks.values()):
+            pipeline.offloader.device = torch.device("cpu")  # until `apply_plan` names another
         return pipeline
 
     @property
@@ -226,7 +226,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         """Set `_interrupt` from a callback to end sampling after the step; what there is gets decoded."""
         return self._interrupt
 
-    @in_turn
+    @one_run_at_a_time
     @torch.no_grad()
     def __call__(
         self,

@@ -18,22 +18,19 @@ from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
 from dynamicrafter.media.clip_pixels import clip_pixels
+from dynamicrafter.memory.blocks import projections_on
+from dynamicrafter.memory.devices import total_memory
+from dynamicrafter.memory.footprint import measure_footprint
+from dynamicrafter.memory.offload import Networks, Offloader
+from dynamicrafter.memory.plan import CONDITIONERS, MemoryPlan, make_plan
+from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
-from dynamicrafter.pipeline.autoencoder import Autoencoder, decode_frames, encode_pictures, pixels_of_a_latent
-from dynamicrafter.pipeline.groups import projections_on
+from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
-from dynamicrafter.pipeline.memory import (
-    CONDITIONERS,
-    MemoryPlan,
-    device_bytes,
-    make_plan,
-    measure_footprint,
-)
 from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
-from dynamicrafter.pipeline.residency import Networks, Residency
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
@@ -57,7 +54,7 @@ class PipelineSteps(DiffusionPipeline):
     image_projector: ImageProjector
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
-    residency: Residency
+    offloader: Offloader
     _interrupt: bool
 
     @property
@@ -67,19 +64,19 @@ class PipelineSteps(DiffusionPipeline):
 
     @property
     def _execution_device(self) -> torch.device:
-        return self.residency.device or super()._execution_device
+        return self.offloader.device or super()._execution_device
 
-    def follow(self, plan: MemoryPlan | None, device: torch.device) -> None:
+    def apply_plan(self, plan: MemoryPlan | None, device: torch.device) -> None:
         """Run on a device as a plan says, from now on: networks leave and come, decode in tiles, …
 
         Args:
             plan: of `memory.make_plan`; None for all networks on the device.
         """
-        self.residency.follow(self.networks, plan, device)
+        self.offloader.apply_plan(self.networks, plan, device)
 
-    def use(self, *names: Component) -> None:
+    def onload(self, *names: Component) -> None:
         """Have these networks on the device, with their weights read; each step calls it for its own."""
-        self.residency.use(self.networks, *names)
+        self.offloader.onload(self.networks, *names)
 
     def plan_memory(
         self,
@@ -102,7 +99,7 @@ class PipelineSteps(DiffusionPipeline):
             device: to run on; None for where the pipeline is.
         """
         device = device or self._execution_device
-        residency = self.residency
+        offloader = self.offloader
         footprint = measure_footprint(
             self.networks,
             height=height,
@@ -110,14 +107,14 @@ class PipelineSteps(DiffusionPipeline):
             num_frames=num_frames,
             passes=passes,
             videos=videos,
-            fixed=residency.fixed(self.networks, device),
+            fixed=offloader.fixed(self.networks, device),
         )
-        measures = residency.measures(device)
-        return make_plan(footprint, device=device.type, budget=budget or device_bytes(device), measures=measures)
+        measures = offloader.measures(device)
+        return make_plan(footprint, device=device.type, budget=budget or total_memory(device), measures=measures)
 
     @property
     def _tiled(self) -> bool:
-        plan = self.residency.plan
+        plan = self.offloader.plan
         return plan is not None and "tiles" in plan.measures
 
     @property
@@ -138,7 +135,7 @@ class PipelineSteps(DiffusionPipeline):
                 logger.warning("The prompt is longer than %d tokens; this part is not read: %s", length - 2, rest)
         # Videos of one batch often share a prompt, and nearly always the negative one.
         ids, places = tokens.ids.unique(dim=0, return_inverse=True)
-        self.use(*CONDITIONERS)
+        self.onload(*CONDITIONERS)
         return self.text_encoder(ids.to(self._execution_device)).last_hidden_state[places]
 
     @torch.no_grad()
@@ -147,7 +144,7 @@ class PipelineSteps(DiffusionPipeline):
 
         Clips longer than a window take the tokens of one of its length; see `spread_context`.
         """
-        self.use(*CONDITIONERS)
+        self.onload(*CONDITIONERS)
         inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
         tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
         at_once = num_frames if windows is None else windows.size
@@ -173,7 +170,7 @@ class PipelineSteps(DiffusionPipeline):
         Returns:
             (b, 4, h/8, w/8), float32, scaled as the UNet expects.
         """
-        self.use("vae")
+        self.onload("vae")
         pixels = pixels.to(self._execution_device)
         if deterministic:
             return encode_pictures(self.vae, pixels, None, tiled=self._tiled)
@@ -256,7 +253,7 @@ class PipelineSteps(DiffusionPipeline):
                 case _:
                     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
                     sources[name] = (empty, self.encode_image(grey, num_frames, windows).expand_as(image))
-        plan = self.residency.plan or self.plan_memory(
+        plan = self.offloader.plan or self.plan_memory(
             height=latent_size[0] * self.vae_scale_factor,
             width=latent_size[1] * self.vae_scale_factor,
             num_frames=num_frames,
@@ -264,7 +261,7 @@ class PipelineSteps(DiffusionPipeline):
             videos=count,
         )
         together = plan.together if batching == "auto" else batching == "together"
-        self.use("unet")
+        self.onload("unet")
         sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
         with projections_on(self.unet, self._execution_device):
             return project_passes(self.unet, sources, together=together, windows=windows)
@@ -309,7 +306,7 @@ class PipelineSteps(DiffusionPipeline):
         contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
-                self.use("unet")  # in every step, for a callback may have decoded in between
+                self.onload("unet")  # in every step, for a callback may have decoded in between
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
                 outputs, now = None, plan.at(timestep)
                 try:
@@ -344,6 +341,6 @@ class PipelineSteps(DiffusionPipeline):
         Args:
             chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
         """
-        self.use("vae")
+        self.onload("vae")
         latents = latents.to(self._execution_device)
         return decode_frames(self.vae, latents, chunk_size=chunk_size or 1, tiled=self._tiled)

@@ -21,7 +21,7 @@ from dynamicrafter.architectures import FULL, TEXT_LENGTH, TINY, Architecture
 from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
-from dynamicrafter.pipeline.accounting import LiveMemory
+from dynamicrafter.memory.counting import LiveMemory
 from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import TrainConfig

@@ -53,7 +53,7 @@ class Previewer:
 
     def _would_move(self) -> bool:
         """Whether networks come to the device one after the other; a strip would move them twice."""
-        plan = self._pipeline.residency.plan
+        plan = self._pipeline.offloader.plan
         return bool(getattr(self._pipeline, "_all_hooks", []) or (plan is not None and plan.leaving))
 
     def _strip(self, latents: Tensor) -> Image.Image:

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from dynamicrafter.pipeline import heap, residency
+from dynamicrafter.memory import malloc, offload
 from tiny import pipeline
 
 _LEFT_BEHIND = """
@@ -16,17 +16,17 @@ from pathlib import Path
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
-spec = importlib.util.spec_from_file_location("heap", sys.argv[1])
-heap = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(heap)
-told = {"return": heap.return_freed_memory, "keep": heap.keep_freed_memory, "nothing": lambda: None}[sys.argv[2]]()
+spec = importlib.util.spec_from_file_location("malloc", sys.argv[1])
+malloc = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(malloc)
+told = {"return": malloc.return_freed_memory, "keep": malloc.keep_freed_memory, "nothing": lambda: None}[sys.argv[2]]()
 bytearray(24 << 20)  # glibc learns from this one that such sizes are not large
 before = resident()
 pieces = [bytearray(8 << 20) for _ in range(20)]
 kept = pieces[-1]
 del pieces
 print(told, resident() - before - len(kept))
-heap.give_back_heap()
+malloc.trim_heap()
 print(resident() - before - len(kept))
 """
 
@@ -34,10 +34,10 @@ print(resident() - before - len(kept))
 _PAGES_A_ROUND = """
 import importlib.util, resource, sys, threading
 
-spec = importlib.util.spec_from_file_location("heap", sys.argv[1])
-heap = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(heap)
-told = sys.argv[2] == "keep" and heap.keep_freed_memory()
+spec = importlib.util.spec_from_file_location("malloc", sys.argv[1])
+malloc = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(malloc)
+told = sys.argv[2] == "keep" and malloc.keep_freed_memory()
 
 def work():
     for size in (48, 8, 40):
@@ -56,11 +56,11 @@ thread.start()
 thread.join()
 """
 
-needs_glibc = pytest.mark.skipif(heap._glibc() is None, reason="asks glibc")
+needs_glibc = pytest.mark.skipif(malloc._glibc() is None, reason="asks glibc")
 
 
 def told(program, asked):
-    words = [sys.executable, "-c", program, heap.__file__, asked]
+    words = [sys.executable, "-c", program, malloc.__file__, asked]
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -87,14 +87,14 @@ def test_memory_that_is_kept_needs_no_new_pages_in_any_thread():
 
 def test_memory_is_kept_within_a_phase_and_goes_back_between_phases(monkeypatch):
     said = []
-    for name in ("keep_freed_memory", "return_freed_memory", "give_back_heap"):
-        monkeypatch.setattr(residency, name, lambda name=name: said.append(name))
+    for name in ("keep_freed_memory", "return_freed_memory", "trim_heap"):
+        monkeypatch.setattr(offload, name, lambda name=name: said.append(name))
     pipe = pipeline("tiny512")
-    pipe.follow(None, torch.device("cpu"))
-    assert said == ["keep_freed_memory", "give_back_heap"]
+    pipe.apply_plan(None, torch.device("cpu"))
+    assert said == ["keep_freed_memory", "trim_heap"]
     said.clear()
-    pipe.use("vae")
-    pipe.use("vae")
-    assert said == ["keep_freed_memory", "give_back_heap"]
-    pipe.use("unet")
-    assert said == ["keep_freed_memory", "give_back_heap"] * 2
+    pipe.onload("vae")
+    pipe.onload("vae")
+    assert said == ["keep_freed_memory", "trim_heap"]
+    pipe.onload("unet")
+    assert said == ["keep_freed_memory", "trim_heap"] * 2

@@ -7,12 +7,14 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dynamicrafter.animator.memory import ClipNeeds, advise, remedy
+from dynamicrafter.animator.memory import clip_needs
 from dynamicrafter.animator.options import AnimateOptions
+from dynamicrafter.memory.advice import advise, remedy
+from dynamicrafter.memory.counting import count_call
+from dynamicrafter.memory.footprint import measure_footprint
+from dynamicrafter.memory.plan import MEASURES, make_plan, measures_on
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
-from dynamicrafter.pipeline.accounting import count_call
 from dynamicrafter.pipeline.loading import empty_model
-from dynamicrafter.pipeline.memory import MEASURES, make_plan, measure_footprint, measures_on
 
 GB = 10**9
 
@@ -25,9 +27,7 @@ def model(name):
 def needs(name="seeded:512", *, device="cuda", gigabytes=24.0, dtype=torch.bfloat16, **options):
     networks, preset = model(name)
     chosen = AnimateOptions(**options).resolved(preset)
-    return ClipNeeds(
-        networks=networks, options=chosen, device=torch.device(device), budget=int(gigabytes * GB), dtype=dtype
-    )
+    return clip_needs(networks, chosen, device=torch.device(device), budget=int(gigabytes * GB), dtype=dtype)
 
 
 def plan(*args, **settings):

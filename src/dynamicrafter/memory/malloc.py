@@ -17,7 +17,7 @@ _MOST_KEPT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have the heap keep what is freed until `give_back_heap`, for the next tensor, for the rest of the process.
+    """Have the heap keep what is freed until `trim_heap`, for the next tensor, for the rest of the process.
 
     Threads share the one heap then, for those of their own are too small for large tensors.
 
@@ -46,7 +46,7 @@ def return_freed_memory() -> bool:
     return bool(library.mallopt(_M_MMAP_THRESHOLD, _LARGE) and library.mallopt(_M_TRIM_THRESHOLD, _LARGE))
 
 
-def give_back_heap() -> None:
+def trim_heap() -> None:
     """Return what the heap holds free at this moment."""
     library = _glibc()
     if library is not None:

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from dynamicrafter.architectures import FULL, TINY
 from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
+from dynamicrafter.memory.counting import CallCost, count_call, estimate_run
+from dynamicrafter.memory.footprint import activation_bytes, measure_footprint
+from dynamicrafter.memory.plan import make_plan
 from dynamicrafter.models.windows import TimeWindows
-from dynamicrafter.pipeline.accounting import CallCost, count_call, estimate_run
 from dynamicrafter.pipeline.long_clips import plan_windows
-from dynamicrafter.pipeline.memory import activation_bytes, make_plan, measure_footprint
 from dynamicrafter.presets import get_preset
 
 SIZES = {"256": (256, 256), "512": (320, 512), "1024": (576, 1024)}
@@ -53,7 +54,10 @@ def estimate(**changes):
         "memory_bytes": 24 * 10**9,
     }
     networks = {name: build_empty(name, TINY, get_preset("512")).to("meta") for name in COMPONENTS}
-    return estimate_run(networks, **settings | changes)
+    settings |= changes
+    stride = settings.pop("window_stride", 4)
+    windows = plan_windows(settings["num_frames"], window=16, stride=stride, max_frames=16)
+    return estimate_run(networks, windows=windows, **settings)
 
 
 # Arithmetic

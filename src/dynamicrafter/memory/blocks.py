@@ -41,7 +41,7 @@ def offload_blocks(unet: DynamiCrafterUNet, device: torch.device) -> None:
     )
 
 
-def keep_blocks(unet: DynamiCrafterUNet) -> None:
+def remove_block_offload(unet: DynamiCrafterUNet) -> None:
     """Undo `offload_blocks`; the weights stay in the processor's memory."""
     for module in unet.modules():
         if hasattr(module, "_diffusers_hook"):
@@ -69,7 +69,7 @@ def projections_on(unet: DynamiCrafterUNet, device: torch.device) -> Iterator[No
             tensor.data = data
 
 
-def window_bytes(unet: DynamiCrafterUNet, size: Callable[[nn.Module], int]) -> int:
+def blocks_bytes(unet: DynamiCrafterUNet, size: Callable[[nn.Module], int]) -> int:
     """Bytes of a UNet's weights on the device at once: what always stays, a group, and the next on its way.
 
     Args:

@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
-from dynamicrafter.pipeline.eight_bits import keep_in_eight_bits, restore
-from dynamicrafter.pipeline.groups import keep_blocks, offload_blocks
-from dynamicrafter.pipeline.heap import give_back_heap, keep_freed_memory, return_freed_memory
-from dynamicrafter.pipeline.memory import Measure, MemoryPlan, measures_on
-from dynamicrafter.pipeline.pages import forget_pages
+from dynamicrafter.memory.blocks import offload_blocks, remove_block_offload
+from dynamicrafter.memory.int8 import quantize, restore
+from dynamicrafter.memory.malloc import keep_freed_memory, return_freed_memory, trim_heap
+from dynamicrafter.memory.pages import drop_pages
+from dynamicrafter.memory.plan import Measure, MemoryPlan, measures_on
 
-Origin = Callable[[Component], nn.Module]
+Reload = Callable[[Component], nn.Module]
 Networks = Mapping[Component, Any]
 
 _CONVOLVING = ("unet", "vae")
 _OF_UNET = frozenset({"blocks", "int8"})
 
 
-class Residency:
+class Offloader:
     """Brings a pipeline's networks to their device when they are asked for.
 
     Every method takes the networks by component, which a pipeline's user may exchange at any time.
@@ -38,7 +38,7 @@ class Residency:
         origin: makes one of them anew, filled, in its number format; None where the weights come from elsewhere.
     """
 
-    def __init__(self, origin: Origin | None = None) -> None:
+    def __init__(self, origin: Reload | None = None) -> None:
         self.origin = origin
         self.device: torch.device | None = None  # None: wherever the user put them
         self.plan: MemoryPlan | None = None
@@ -62,7 +62,7 @@ class Residency:
         """What can be done on a device and undone again; to be exact again, 8 bits need an origin."""
         return tuple(name for name in measures_on(device.type) if name != "int8" or self.origin is not None)
 
-    def follow(self, networks: Networks, plan: MemoryPlan | None, device: torch.device) -> None:
+    def apply_plan(self, networks: Networks, plan: MemoryPlan | None, device: torch.device) -> None:
         """Do what a plan says from now on, and undo what one before it said; None for no measures at all."""
         measures = frozenset(plan.measures if plan else ())
         leaving = (plan.leaving if plan else frozenset()) - self.fixed(networks, device)
@@ -77,7 +77,7 @@ class Residency:
         if device.type == "cpu":
             self._tune_heap()
 
-    def use(self, networks: Networks, *names: Component) -> None:
+    def onload(self, networks: Networks, *names: Component) -> None:
         """Have these networks on the device; of the others, those leave that don't stay."""
         for name in self._leaving.difference(names):
             self._leave(networks, name)
@@ -91,14 +91,14 @@ class Residency:
     def _tune_heap(self) -> None:
         """Give back what reading weights, or the phase before, left free; tensors of the next are of other sizes."""
         return_freed_memory() if "heap" in self._measures else keep_freed_memory()
-        give_back_heap()
+        trim_heap()
 
     def _treat_unet(self, networks: Networks, measures: frozenset[str]) -> None:
         """Change between whole and in blocks, between exact and 8 bits, with the weights off the device."""
         unet = networks["unet"]
         assert self.device is not None
         if "blocks" in self._measures:
-            keep_blocks(unet)
+            remove_block_offload(unet)
         self._fill(networks, "unet")
         if self.device.type == "cuda":
             unet.to("cpu")
@@ -108,7 +108,7 @@ class Residency:
             restore(unet, self.origin("unet"))
         _lay_out(networks, "unet")
         if "int8" in measures:
-            keep_in_eight_bits(unet)
+            quantize(unet)
         if "blocks" in measures:
             offload_blocks(unet, self.device)
 
@@ -131,15 +131,15 @@ class Residency:
                 if tensor.device.type == "cuda":
                     waiting = self._waiting.pop(tensor, None)
                     tensor.data = tensor.data.cpu() if waiting is None else waiting
-        elif not is_away(network):
+        elif not is_unloaded(network):
             empty = {key: tensor.to("meta") for key, tensor in network.state_dict().items()}
             network.load_state_dict(empty, assign=True)
-            give_back_heap()
+            trim_heap()
 
     def _fill(self, networks: Networks, name: Component) -> None:
         """Read a network that was forgotten, or never read."""
         network = networks[name]
-        if not is_away(network):
+        if not is_unloaded(network):
             return
         assert self.origin is not None
         network.load_state_dict(self.origin(name).state_dict(), assign=True)
@@ -162,17 +162,17 @@ def _lay_out(networks: Networks, name: Component) -> None:
         left = [(each.data_ptr(), each.data_ptr() + each.nbytes) for each in otherwise if each.device.type == "cpu"]
         to: Any = nn.Module.to  # whose annotations know no memory format
         to(network, memory_format=torch.channels_last)
-        forget_pages(left)
+        drop_pages(left)
 
 
-def is_away(network: nn.Module) -> bool:
+def is_unloaded(network: nn.Module) -> bool:
     """Whether a network's weights were forgotten, or never read."""
     return any(parameter.device.type == "meta" for parameter in network.parameters())
 
 
-def release(device: torch.device) -> None:
-    """Let go of what a run that failed leaves behind."""
+def free_cached_memory(device: torch.device) -> None:
+    """Free what a run that failed leaves behind."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    give_back_heap()
+    trim_heap()

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from dynamicrafter.memory import tiles
+from dynamicrafter.memory.tiles import fade, in_tiles, spans, tile_pixels
 from dynamicrafter.pipeline import autoencoder
-from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures, tile_pixels
-from dynamicrafter.pipeline.tiles import fade, in_tiles, spans
+from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
 from tiny import network
 
 
@@ -58,8 +59,9 @@ def test_a_convolution_narrower_than_the_overlap_shows_no_seam():
 
 @torch.no_grad()
 def test_the_autoencoder_in_tiles_comes_close_to_the_whole_and_shows_no_seam(monkeypatch):
-    monkeypatch.setattr(autoencoder, "_TILE", 16)
-    monkeypatch.setattr(autoencoder, "_OVERLAP", 4)
+    monkeypatch.setattr(tiles, "TILE", 16)
+    monkeypatch.setattr(autoencoder, "TILE", 16)
+    monkeypatch.setattr(autoencoder, "OVERLAP", 4)
     vae = network("vae", "tiny512")
     assert tile_pixels(vae) == 128
     latents = torch.randn(1, 4, 2, 24, 24, generator=torch.Generator().manual_seed(1))

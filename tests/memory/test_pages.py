@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dynamicrafter.pipeline.pages import forget_pages
-from dynamicrafter.pipeline.residency import Residency
+from dynamicrafter.memory.offload import Offloader
+from dynamicrafter.memory.pages import drop_pages
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks Linux")
 
@@ -34,7 +34,7 @@ def range_of(tensor):
 
 def test_a_mapped_files_pages_go_and_come_again_when_they_are_read(mapped):
     total, before = mapped.double().sum(), resident_of_files()
-    assert forget_pages([range_of(mapped)]) > mapped.nbytes - 2 * mmap.PAGESIZE
+    assert drop_pages([range_of(mapped)]) > mapped.nbytes - 2 * mmap.PAGESIZE
     assert before - resident_of_files() > mapped.nbytes * 0.9
     assert mapped.double().sum() == total
 
@@ -42,8 +42,8 @@ def test_a_mapped_files_pages_go_and_come_again_when_they_are_read(mapped):
 def test_what_is_a_programs_own_is_left_alone(mapped):
     own = torch.arange(2**20)
     start, end = range_of(mapped)
-    assert forget_pages([range_of(own)]) == 0
-    assert forget_pages([(start, end + 2**30), (16, 4096), (end, end)]) == 0
+    assert drop_pages([range_of(own)]) == 0
+    assert drop_pages([(start, end + 2**30), (16, 4096), (end, end)]) == 0
     assert torch.equal(own, torch.arange(2**20))
 
 
@@ -55,7 +55,7 @@ def test_convolutions_that_are_laid_out_anew_leave_nothing_of_their_file_behind(
     layer.load_state_dict({"weight": mapped.pop("weight")}, assign=True)
     assert torch.equal(layer.weight, plain.weight)  # reads it all
     before = resident_of_files()
-    Residency().use({"unet": layer}, "unet")
+    Offloader().onload({"unet": layer}, "unet")
     assert before - resident_of_files() > plain.weight.nbytes * 0.9
     assert torch.equal(mapped["other"], torch.ones(8))  # which keeps the file mapped, as a network's other weights do
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)

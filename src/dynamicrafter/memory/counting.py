@@ -22,11 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import dtype_for
+from dynamicrafter.memory.footprint import measure_footprint
+from dynamicrafter.memory.plan import MemoryPlan, make_plan
+from dynamicrafter.memory.tiles import pixels_of_a_latent
 from dynamicrafter.models.deep_features import DeepFeatures
-from dynamicrafter.pipeline.autoencoder import pixels_of_a_latent
-from dynamicrafter.pipeline.long_clips import plan_windows
-from dynamicrafter.pipeline.memory import MemoryPlan, make_plan, measure_footprint
-from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE
+from dynamicrafter.models.windows import TimeWindows
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,7 @@ def estimate_run(
     passes: int,
     dtype: torch.dtype,
     memory_bytes: int,
-    window: int = NUM_FRAMES,
-    window_stride: int = WINDOW_STRIDE,
+    windows: TimeWindows | None = None,
     device: str = "cpu",
 ) -> RunEstimate:
     """Count what a clip costs, from shapes alone; takes seconds, half a minute at 512 frames, and reads no weights.
@@ -153,7 +152,7 @@ def estimate_run(
         dtype: that the networks run in; the autoencoder keeps float32 where it is float16.
         memory_bytes: that the run may take.
         device: cpu, cuda or mps.
-        window, window_stride: of a clip that is longer, as in `DynamiCrafterPipeline.__call__`.
+        windows: of a clip that is longer than one, as `plan_windows` gives them.
     """
     for name, network in networks.items():
         network.to("meta", dtype_for(name, dtype))
@@ -161,7 +160,6 @@ def estimate_run(
     factor = pixels_of_a_latent(vae)
     latent = {"num_frames": num_frames, "height": height // factor, "width": width // factor}
 
-    windows = plan_windows(num_frames, window=window, stride=window_stride, max_frames=unet.config.max_frames)
     text, image = _contexts(networks, passes=passes, num_frames=num_frames)
     projected = count_call(lambda: unet.project_context(text, image))
     context = unet.project_context(text[:1], image[:1])
@@ -175,7 +173,11 @@ def estimate_run(
         unet_flops=called.flops + projected.flops // passes,  # rows of a batch share no arithmetic
         denoise_flops=called.flops * passes * steps + projected.flops,
         encode_flops=_encoding_flops(
-            networks, passes=passes, height=height, width=width, num_frames=min(num_frames, window)
+            networks,
+            passes=passes,
+            height=height,
+            width=width,
+            num_frames=num_frames if windows is None else windows.size,
         ),
         decode_flops=decoded.flops * num_frames,
         memory=make_plan(footprint, device=device, budget=memory_bytes),

@@ -1,7 +1,8 @@
-"""Which device and number format this machine runs a model in when the user doesn't say."""
+"""Devices of this machine: which one runs a model, in which number format, and how much memory it has."""
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from dynamicrafter.errors import InputError
@@ -54,3 +55,17 @@ def choose_dtype(name: str | None, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if torch.backends.mps.is_macos_or_newer(14, 0) else torch.float16
+
+
+def total_memory(device: torch.device) -> int:
+    """Total memory of a device. The total, not what is free, so that the same run is planned alike every time."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total
+
+
+def free_memory(device: torch.device) -> int:
+    """What other programs leave of a device's memory, with what this process holds of it."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss

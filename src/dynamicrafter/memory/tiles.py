@@ -10,7 +10,26 @@ import math
 from collections.abc import Callable
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
+
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
+from dynamicrafter.presets import LARGEST_SIDE
+
+Autoencoder = AutoencoderKL | PatchAutoencoder
+TILE, OVERLAP = 48, 12  # latents; the overlap is wider than the decoder's convolutions see
+
+
+def pixels_of_a_latent(vae: Autoencoder) -> int:
+    """Pixels along one side of a latent."""
+    if isinstance(vae, PatchAutoencoder):
+        return vae.config["patch_size"]
+    return 2 ** (len(vae.config["block_out_channels"]) - 1)
+
+
+def tile_pixels(vae: Autoencoder) -> int:
+    """Longest side of a tile; the small autoencoder, whose latents depend on the place in the frame, is not tiled."""
+    return LARGEST_SIDE if isinstance(vae, PatchAutoencoder) else TILE * pixels_of_a_latent(vae)
 
 
 def in_tiles(call: Callable[[Tensor], Tensor], picture: Tensor, *, tile: int, overlap: int, unit: int = 1) -> Tensor:

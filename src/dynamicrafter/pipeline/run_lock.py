@@ -16,7 +16,7 @@ _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 _ADDING = threading.Lock()
 
 
-def in_turn(run: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+def one_run_at_a_time(run: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
     """Let a pipeline's method wait until another thread's run with the same UNet is over."""
 
     @functools.wraps(run)

@@ -10,16 +10,17 @@ from PIL import Image
 from torch.nn.utils import parametrize
 
 from dynamicrafter import DynamiCrafterPipeline, generator_for
-from dynamicrafter.pipeline.eight_bits import (
-    bytes_in_eight_bits,
-    is_in_eight_bits,
-    keep_in_eight_bits,
+from dynamicrafter.memory.blocks import blocks_bytes
+from dynamicrafter.memory.footprint import weight_bytes
+from dynamicrafter.memory.int8 import (
+    is_quantized,
+    quantize,
+    quantized_bytes,
     restore,
-    widest_bytes,
+    widest_weight_bytes,
 )
-from dynamicrafter.pipeline.groups import window_bytes
-from dynamicrafter.pipeline.memory import CONDITIONERS, weight_bytes
-from dynamicrafter.pipeline.residency import is_away
+from dynamicrafter.memory.offload import is_unloaded
+from dynamicrafter.memory.plan import CONDITIONERS
 from tiny import network
 
 CPU = torch.device("cpu")
@@ -50,51 +51,51 @@ def planned(pipeline, *measures):
 @pytest.mark.parametrize("measures", [("encoders",), ("encoders", "networks")])
 def test_networks_that_come_and_go_leave_every_bit(pipe, measures):
     want = made(pipe)
-    pipe.follow(planned(pipe, *measures), CPU)
+    pipe.apply_plan(planned(pipe, *measures), CPU)
     assert torch.equal(made(pipe), want)
     assert torch.equal(made(pipe), want)
-    pipe.follow(None, CPU)
+    pipe.apply_plan(None, CPU)
     assert torch.equal(made(pipe), want)
 
 
 def test_blocks_that_come_one_by_one_leave_every_bit(pipe):
     want = made(pipe)
-    pipe.follow(planned(pipe, "blocks"), CPU)
+    pipe.apply_plan(planned(pipe, "blocks"), CPU)
     hooked = [name for name, module in pipe.unet.named_modules() if hasattr(module, "_diffusers_hook")]
     assert {"down.0.units.0", "up.0.units.0", "up.1.units.1", "down.0.resize"} <= set(hooked)
     assert torch.equal(made(pipe), want)
-    pipe.follow(None, CPU)
+    pipe.apply_plan(None, CPU)
     assert not any(module._diffusers_hook.hooks for module in pipe.unet.modules() if hasattr(module, "_diffusers_hook"))
     assert torch.equal(made(pipe), want)
 
 
 def test_encoders_are_gone_while_the_denoiser_works(pipe):
-    pipe.follow(planned(pipe, "encoders"), CPU)
+    pipe.apply_plan(planned(pipe, "encoders"), CPU)
     away = []
 
     def look(pipeline, *_):
-        away.append({name for name, each in pipeline.networks.items() if is_away(each)})
+        away.append({name for name, each in pipeline.networks.items() if is_unloaded(each)})
 
     made(pipe, callback_on_step_end=look)
     assert away == [CONDITIONERS, CONDITIONERS]
 
 
 def test_each_network_is_there_only_while_it_works(pipe):
-    pipe.follow(planned(pipe, "networks"), CPU)
-    assert all(map(is_away, pipe.networks.values()))
+    pipe.apply_plan(planned(pipe, "networks"), CPU)
+    assert all(map(is_unloaded, pipe.networks.values()))
     there = []
 
     def look(pipeline, *_):
-        there.append({name for name, each in pipeline.networks.items() if not is_away(each)})
+        there.append({name for name, each in pipeline.networks.items() if not is_unloaded(each)})
 
     made(pipe, callback_on_step_end=look)
     assert there == [{"unet"}, {"unet"}]
-    assert [name for name, each in pipe.networks.items() if not is_away(each)] == ["vae"]
+    assert [name for name, each in pipe.networks.items() if not is_unloaded(each)] == ["vae"]
 
 
 def test_a_callback_may_decode_between_steps(pipe):
     want = made(pipe)
-    pipe.follow(planned(pipe, "networks"), CPU)
+    pipe.apply_plan(planned(pipe, "networks"), CPU)
     seen = []
 
     def preview(pipeline, _step, _timestep, tensors):
@@ -105,11 +106,11 @@ def test_a_callback_may_decode_between_steps(pipe):
 
 
 def test_what_left_is_freed(pipe):
-    pipe.follow(planned(pipe, "encoders"), CPU)
-    pipe.use(*CONDITIONERS)
+    pipe.apply_plan(planned(pipe, "encoders"), CPU)
+    pipe.onload(*CONDITIONERS)
     weights = [parameter.data_ptr() for parameter in pipe.image_encoder.parameters()]
     assert all(weights)
-    pipe.use("unet")
+    pipe.onload("unet")
     gc.collect()
     assert all(parameter.device.type == "meta" for parameter in pipe.image_encoder.parameters())
 
@@ -119,7 +120,7 @@ def test_lazy_pipelines_read_when_asked_and_give_the_same_bits(tmp_path, pipe):
     pipe.save_pretrained(tmp_path / "folder")
     for name in ("seeded:tiny", tmp_path / "folder"):
         lazy = quiet(DynamiCrafterPipeline.from_pretrained(name, dtype=torch.float32, lazy=True))
-        assert all(map(is_away, lazy.networks.values()))
+        assert all(map(is_unloaded, lazy.networks.values()))
         assert torch.equal(made(lazy), want)
 
 
@@ -127,17 +128,17 @@ def test_a_folder_can_be_read_again(tmp_path, pipe):
     want = made(pipe)
     pipe.save_pretrained(tmp_path / "folder")
     folder = quiet(DynamiCrafterPipeline.from_pretrained(tmp_path / "folder", dtype=torch.float32))
-    folder.follow(planned(folder, "networks"), CPU)
+    folder.apply_plan(planned(folder, "networks"), CPU)
     assert torch.equal(made(folder), want)
 
 
 def test_without_an_origin_nothing_is_forgotten(pipe):
     plain = quiet(DynamiCrafterPipeline(**pipe.components, preset=pipe.config["preset"]))
-    assert plain.residency.fixed(plain.networks, CPU) == set(plain.networks)
-    assert "int8" not in plain.residency.measures(torch.device("cuda"))
-    plain.follow(planned(plain, "networks"), CPU)
+    assert plain.offloader.fixed(plain.networks, CPU) == set(plain.networks)
+    assert "int8" not in plain.offloader.measures(torch.device("cuda"))
+    plain.apply_plan(planned(plain, "networks"), CPU)
     made(plain)
-    assert not any(map(is_away, plain.networks.values()))
+    assert not any(map(is_unloaded, plain.networks.values()))
 
 
 # 8 bits
@@ -147,7 +148,7 @@ def test_eight_bits_stay_within_half_a_step_of_every_weight():
     unet = fresh_unet()
     layer = unet.middle.spatial.feed_forward.proj_in
     exact = layer.weight.clone()
-    keep_in_eight_bits(unet)
+    quantize(unet)
     step = exact.abs().amax(dim=1, keepdim=True) / 127
     assert layer.parametrizations.weight.original0.dtype == torch.int8
     assert ((layer.weight - exact).abs() <= 0.5001 * step).all()
@@ -159,17 +160,17 @@ def test_a_weight_of_one_value_a_channel_and_one_of_zeros_come_back_exactly():
     with torch.no_grad():
         layer.weight.copy_(torch.arange(64.0)[:, None].expand(64, 128))
     exact = layer.weight.clone()
-    keep_in_eight_bits(layer)
+    quantize(layer)
     assert torch.allclose(layer.weight, exact, rtol=1e-6)
     assert torch.equal(layer.weight[0], exact[0])
 
 
 def test_eight_bits_take_what_was_reckoned_and_keep_sensitive_layers():
     unet = fresh_unet()
-    reckoned, widest = bytes_in_eight_bits(unet, 4), widest_bytes(unet, 4)
-    keep_in_eight_bits(unet)
+    reckoned, widest = quantized_bytes(unet, 4), widest_weight_bytes(unet, 4)
+    quantize(unet)
     assert sum(tensor.nbytes for tensor in unet.parameters()) == reckoned
-    assert bytes_in_eight_bits(unet, 4) == pytest.approx(reckoned, rel=0.05)
+    assert quantized_bytes(unet, 4) == pytest.approx(reckoned, rel=0.05)
     assert widest == max(
         layer.weight.nbytes for layer in unet.modules() if parametrize.is_parametrized(layer, "weight")
     )
@@ -179,26 +180,26 @@ def test_eight_bits_take_what_was_reckoned_and_keep_sensitive_layers():
 
 def test_eight_bits_change_little_and_are_undone_to_the_bit(pipe):
     want = made(pipe)
-    pipe.follow(planned(pipe, "int8"), CPU)
+    pipe.apply_plan(planned(pipe, "int8"), CPU)
     rounded = made(pipe)
-    assert is_in_eight_bits(pipe.unet)
+    assert is_quantized(pipe.unet)
     error = (rounded - want).square().mean().sqrt().item()
     assert 0 < error < 0.05  # of pixels in [0, 1]
-    pipe.follow(None, CPU)
-    assert not is_in_eight_bits(pipe.unet)
+    pipe.apply_plan(None, CPU)
+    assert not is_quantized(pipe.unet)
     assert torch.equal(made(pipe), want)
 
 
 def test_eight_bits_come_in_blocks_too(pipe):
-    pipe.follow(planned(pipe, "int8"), CPU)
+    pipe.apply_plan(planned(pipe, "int8"), CPU)
     want = made(pipe)
-    pipe.follow(planned(pipe, "blocks", "int8"), CPU)
+    pipe.apply_plan(planned(pipe, "blocks", "int8"), CPU)
     assert torch.equal(made(pipe), want)
 
 
 def test_restored_weights_are_the_exact_ones():
     unet = fresh_unet()
-    keep_in_eight_bits(unet)
+    quantize(unet)
     restore(unet, network("unet", "tiny512"))
     for name, tensor in network("unet", "tiny512").state_dict().items():
         assert torch.equal(unet.state_dict()[name], tensor), name
@@ -215,10 +216,10 @@ def test_the_window_is_what_stays_and_the_two_largest_neighbours():
         return weight_bytes(part, 4)
 
     def small(part):
-        return bytes_in_eight_bits(part, 4)
+        return quantized_bytes(part, 4)
 
-    assert window_bytes(unet, small) > 0.25 * window_bytes(unet, size)
-    whole, window = size(unet), window_bytes(unet, size)
+    assert blocks_bytes(unet, small) > 0.25 * blocks_bytes(unet, size)
+    whole, window = size(unet), blocks_bytes(unet, size)
     stays = whole - sum(size(stage) for stage in (*unet.down, *unet.up))
     assert stays < window < whole
     largest = max(size(unit) for stage in (*unet.down, *unet.up) for unit in stage.units)

@@ -15,7 +15,7 @@ _DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)
 Range = tuple[int, int]  # addresses, the second one past the end
 
 
-def forget_pages(ranges: Iterable[Range]) -> int:
+def drop_pages(ranges: Iterable[Range]) -> int:
     """Let go of what mapped files hold in these ranges; whoever reads them again reads the file again.
 
     Only whole pages of files go, and only where the system tells what is mapped (Linux): memory that is a program's own

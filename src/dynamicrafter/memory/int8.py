@@ -20,7 +20,7 @@ _FEWEST = 4096  # elements; smaller weights keep their format, for they take nex
 _KEPT = ("conv_in", "conv_out", "time_embedding", "motion_embedding", "lora_")
 
 
-class EightBits(nn.Module):
+class Int8Weight(nn.Module):
     """Turns a weight into 8 bits and back, as `torch.nn.utils.parametrize` asks for it."""
 
     def forward(self, codes: Tensor, scale: Tensor) -> Tensor:
@@ -37,15 +37,15 @@ class EightBits(nn.Module):
         return codes.to(torch.int8, memory_format=torch.preserve_format), scale
 
 
-def keep_in_eight_bits(network: nn.Module) -> None:
+def quantize(network: nn.Module) -> None:
     """Turn the weights of a network's large layers into 8 bits, in place."""
     for _, layer in list(_large_layers(network)):
         layer.weight.requires_grad_(False)
         # "Unsafe" allows that the weight that comes back is not quite the one that went in.
-        parametrize.register_parametrization(layer, "weight", EightBits(), unsafe=True)
+        parametrize.register_parametrization(layer, "weight", Int8Weight(), unsafe=True)
 
 
-def is_in_eight_bits(network: nn.Module) -> bool:
+def is_quantized(network: nn.Module) -> bool:
     return any(parametrize.is_parametrized(layer, "weight") for layer in network.modules())
 
 
@@ -59,7 +59,7 @@ def restore(network: nn.Module, exact: nn.Module) -> None:
             layer.weight = nn.Parameter(weights[key].to(layer.weight.device), requires_grad=False)
 
 
-def bytes_in_eight_bits(network: nn.Module, itemsize: int) -> int:
+def quantized_bytes(network: nn.Module, itemsize: int) -> int:
     """Bytes that a network's parameters take, or would take, in 8 bits.
 
     Args:
@@ -70,7 +70,7 @@ def bytes_in_eight_bits(network: nn.Module, itemsize: int) -> int:
     return exact - sum(shape.numel() * (itemsize - 1) - shape[0] * itemsize for shape in large)
 
 
-def widest_bytes(network: nn.Module, itemsize: int) -> int:
+def widest_weight_bytes(network: nn.Module, itemsize: int) -> int:
     """Bytes of the largest weight that is widened while its layer works."""
     return max((_kept(layer).numel() for _, layer in _large_layers(network)), default=0) * itemsize
 
