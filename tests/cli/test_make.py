@@ -318,7 +318,7 @@ def test_a_signal_while_the_file_is_written_leaves_nothing(cli, photo, monkeypat
         rmtree(*args, **options)
 
     monkeypatch.setattr(Clip, "save", interrupted)
-    monkeypatch.setattr("dynamicrafter.media.atomic.shutil.rmtree", clear)
+    monkeypatch.setattr("dynamicrafter.files.atomic.shutil.rmtree", clear)
     before = signal.signal(signal.SIGALRM, send)
     try:
         done = cli("animate", photo, *TINY, "--quiet", "-o", name)

@@ -91,7 +91,7 @@ def test_all_that_is_wrong_in_a_csv_is_said_with_its_line(write):
         "a,a.jpg,many,,,,\n"
         "b,,1,,,,\n"
         "c,c.jpg,1,maybe,,,\n"
-        "d,d.jpg,1\n"
+        "d,d.jpg,1,,,,,extra\n"
         "../e,e.jpg,,,,,\n"
         "f,f.jpg,,,dance,,\n"
         "g,g.jpg,,,interpolate,,\n"
@@ -102,7 +102,7 @@ def test_all_that_is_wrong_in_a_csv_is_said_with_its_line(write):
         "…/jobs.csv, line 2: steps must be a whole number, got 'many'.",
         "…/jobs.csv, line 3: image is missing; name the picture.",
         "…/jobs.csv, line 4: deterministic must be true or false, got 'maybe'.",
-        "…/jobs.csv, line 5: 3 cells where the header names 7; put text with commas into double quotes.",
+        "…/jobs.csv, line 5 has 8 cells where the header names 7; put text with ',' into double quotes.",
         "…/jobs.csv, line 6: name must not hold / or \\ or control characters, got '../e'; it names files.",
         "…/jobs.csv, line 7: mode must be one of animate, interpolate, loop, got 'dance'.",
         "…/jobs.csv, line 8: last is missing; mode interpolate needs the picture to end on.",
@@ -121,20 +121,20 @@ def test_all_that_is_wrong_in_jsonl_is_said_with_its_line(write):
     assert problems_of(path) == [
         "…/jobs.jsonl, line 1: unknown column 'stepps'; did you mean steps?",
         "…/jobs.jsonl, line 2: image must be text, got '3'.",
-        "…/jobs.jsonl, line 3: no JSON; write one object a line.",
-        '…/jobs.jsonl, line 4: must be a JSON object, such as {"image": "a.jpg", "prompt": "rain"}.',
-        "…/jobs.jsonl, line 5: image is there twice; remove one.",
-        "…/jobs.jsonl, line 6: image is there twice; remove one.",
+        "…/jobs.jsonl, line 3 is no JSON; write one object a line.",
+        '…/jobs.jsonl, line 4 must be a JSON object, such as {"path": …, "caption": …}, one a line.',
+        "…/jobs.jsonl, line 5 names 'image' twice; remove one.",
+        "…/jobs.jsonl, line 6: columns image and picture mean the same; remove one.",
         "…/jobs.jsonl, line 7: column 'model' can't differ from job to job; give --model to all.",
-        "…/jobs.jsonl, line 8: seed must be of type int, got 1.5.",
+        "…/jobs.jsonl, line 8: seed must be a whole number, got '1.5'.",
         "…/jobs.jsonl, line 9: size must be text, got '[64, 64]'.",
     ]
 
 
 def test_headings_that_mean_nothing_or_the_same_are_said(write):
     assert problems_of(write("a.csv", "image,promt,first\nx.jpg,rain,y.jpg\n")) == [
-        "…/a.csv, line 1: unknown column 'promt'; did you mean prompt?",
-        "…/a.csv, line 1: column image is there twice; remove one.",
+        "…/a.csv: unknown column 'promt'; did you mean prompt?",
+        "…/a.csv: columns image and first mean the same; remove one.",
     ]
 
 

@@ -18,7 +18,7 @@ from dynamicrafter.cli.console import one_line, say
 from dynamicrafter.data.check import DataReport, check_data, spread
 from dynamicrafter.data.config import DataConfig
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
 from dynamicrafter.media.contact_sheet import contact_sheet
 
 _SHEET_CLIPS = 8

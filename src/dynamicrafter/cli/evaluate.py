@@ -18,7 +18,7 @@ from dynamicrafter.cli.commands import ModelFlags, Switch
 from dynamicrafter.cli.console import Progress, minutes
 from dynamicrafter.cli.make import load_animator
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import as_stored
 from dynamicrafter.media.completeness import is_cut_short
 from dynamicrafter.media.decoders import decode, kind_of, opened_safely, opened_video, upright_rgb
 from dynamicrafter.media.framing import frame_picture
@@ -81,6 +82,7 @@ def opened_clip(path: Path) -> Generator[OpenClip]:
 
 
 def _open(path: Path, stack: ExitStack) -> OpenClip:
+    path = as_stored(path)
     kind = kind_of(path)
     if kind != "video":
         decoded = decode(path, kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,13 +11,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from dynamicrafter.animator.options import AnimateOptions, Mode, parse_interval, parse_size_or_auto
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import as_stored, composed, listed_path
+from dynamicrafter.files.tables import FILE_HEADINGS, TEXT_HEADINGS, normal_heading
 from dynamicrafter.jobs.job import Defaults, Job, check_key
 
 # The first name is the one that messages and documentation use.
 _ALIASES = {
     "name": ("name", "key"),
-    "image": ("image", "picture", "first"),
+    "image": ("image", "picture", "first", *FILE_HEADINGS),
     "last": ("last", "last_image"),
+    "prompt": ("prompt", *TEXT_HEADINGS),
 }
 _OPTIONS = tuple(option.name for option in fields(AnimateOptions))
 COLUMNS = ("name", "image", "last", "prompt", "mode", *_OPTIONS, "samples", "format", "fps", "crf")
@@ -31,7 +35,7 @@ def column_of(heading: str) -> str:
     Raises:
         InputError: none.
     """
-    name = heading.strip().lower().replace("-", "_")
+    name = normal_heading(heading)
     for column, names in _ALIASES.items():
         if name in names:
             return column
@@ -58,9 +62,11 @@ def job_from(cells: Mapping[str, Any], *, where: str, folder: Path, defaults: De
     texts = {name: _text(name, cells[name]) for name in ("image", "last", "prompt", "format", "fps") if name in cells}
     if "image" not in texts:
         raise InputError("image is missing; name the picture.")
-    pictures = tuple(folder / texts[name] for name in ("image", "last") if name in texts)
+    pictures = tuple(
+        as_stored(folder / listed_path(texts[name], folder)) for name in ("image", "last") if name in texts
+    )
     mode = _mode(cells.get("mode"), defaults.mode, has_last=len(pictures) == 2)
-    key = _text("name", cells["name"]) if "name" in cells else "-".join(path.stem for path in pictures)
+    key = composed(_text("name", cells["name"]) if "name" in cells else "-".join(path.stem for path in pictures))
     check_key(key)
     return Job(
         key=key,
@@ -108,6 +114,8 @@ def _value(name: str, cell: Any, hint: Any) -> Any:
     if tuple in kinds:
         parse = parse_interval if name == "guidance_interval" else parse_size_or_auto
         return _converted(name, _text(name, cell), parse)
+    if float not in kinds and int in kinds and isinstance(cell, float):
+        return _whole(name, cell)
     if not isinstance(cell, str) or str in kinds:
         return cell
     if bool in kinds:
@@ -145,19 +153,25 @@ def _switch(name: str, text: str) -> bool:
 
 
 def _whole(name: str, cell: Any) -> int:
+    if isinstance(cell, float):
+        cell = str(cell)
     if isinstance(cell, int) and not isinstance(cell, bool):
         return cell
     try:
         if isinstance(cell, str):
-            return int(cell)
+            return int(re.sub(r"\.0+$", "", cell))  # pandas writes 7.0 where a cell of the column is blank
     except ValueError:
         pass
     raise InputError(f"{name} must be a whole number, got {str(cell)[:50]!r}.")
 
 
 def _text(name: str, cell: Any) -> str:
+    if isinstance(cell, list) and len(cell) == 1:
+        [cell] = cell  # as lists of captions have it
     if isinstance(cell, str):
         return cell
+    if isinstance(cell, list) and name == "prompt":
+        raise InputError(f"prompt must be one text, got {len(cell)}; write a row for each.")
     if isinstance(cell, int | float) and not isinstance(cell, bool) and name in ("name", "fps"):
         return str(cell)
     raise InputError(f"{name} must be text, got {str(cell)[:50]!r}.")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from dynamicrafter.animator.options import Mode
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import composed
 from dynamicrafter.jobs.job import Defaults, Job, JobsError, check_key
+from dynamicrafter.media.pictures import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 PUBLISHED_PROMPTS = "test_prompts.txt"
 _LONGEST = 2**20  # bytes of a text file of prompts
 _NUMBERED = re.compile(r"(.+)_0*(\d+)", flags=re.DOTALL)
@@ -45,10 +46,10 @@ def jobs_in_folder(folder: Path, defaults: Defaults, *, published_layout: bool =
         files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: natural(path.name))
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}); check its name.") from None
-    pictures = [path for path in files if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
     texts = [path for path in files if path.suffix.lower() == ".txt" and not path.name.startswith(".")]
     if not pictures:
-        raise InputError(f"{folder} holds no pictures ({', '.join(PICTURES)}); name a folder with some.")
+        raise InputError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}); name a folder with some.")
     if published_layout:
         return _published(folder, pictures, texts, defaults)
     subjects, mode = _subjects(folder, pictures, texts, defaults.mode)
@@ -61,13 +62,18 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
+def _stem(path: Path) -> str:
+    """A name without its extension, in the letters in which names are compared."""
+    return composed(path.stem)
+
+
 def _subjects(
     folder: Path, pictures: Sequence[Path], texts: Iterable[Path], mode: Mode | None
 ) -> tuple[list[_Subject], Mode | None]:
     """Pictures as they go into clips: each on its own, or in pairs."""
     if mode in ("animate", "loop"):
-        return [_Subject(path.stem, (path,)) for path in pictures], mode
-    pairs = _pairs(pictures, own_prompts={path.stem for path in texts})
+        return [_Subject(_stem(path), (path,)) for path in pictures], mode
+    pairs = _pairs(pictures, own_prompts={_stem(path) for path in texts})
     paired = {path for pair in pairs for path in pair.pictures}
     left = [path for path in pictures if path not in paired]
     if mode == "interpolate" and left:
@@ -79,7 +85,7 @@ def _subjects(
             len(pairs),
             names,
         )
-    singles = [_Subject(path.stem, (path,)) for path in left]
+    singles = [_Subject(_stem(path), (path,)) for path in left]
     return sorted([*pairs, *singles], key=lambda subject: natural(subject.pictures[0].name)), mode
 
 
@@ -87,7 +93,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
     """Pictures that are called x.first and x.last, or x_1 and x_2 where there is no x_3 nor a prompt of x_1 alone."""
     groups: dict[str, dict[int, list[Path]]] = {}
     for path in pictures:
-        stem, numbered = Path(path.stem), _NUMBERED.fullmatch(path.stem)
+        stem, numbered = Path(_stem(path)), _NUMBERED.fullmatch(_stem(path))
         if stem.suffix in _ENDS:
             groups.setdefault(stem.stem, {}).setdefault(_ENDS[stem.suffix], []).append(path)
         elif numbered is not None:
@@ -95,7 +101,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
     found = []
     for key, places in groups.items():
         ends = [path for paths in places.values() for path in paths]
-        if sorted(places) == [0, 1] and len(ends) == 2 and not own_prompts & {path.stem for path in ends}:
+        if sorted(places) == [0, 1] and len(ends) == 2 and not own_prompts & {_stem(path) for path in ends}:
             found.append(_Subject(key, (places[0][0], places[1][0])))
     return found
 
@@ -103,7 +109,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
 def _with_prompts(
     folder: Path, subjects: Sequence[_Subject], texts: Sequence[Path], mode: Mode | None, defaults: Defaults
 ) -> list[Job]:
-    prompts = {path.stem: path for path in texts}
+    prompts = {_stem(path): path for path in texts}
     problems = [
         f"{path}: a prompt without a picture; call it as the picture is called."
         + (" --published-layout reads it line by line." if len(texts) == 1 else "")
@@ -151,7 +157,7 @@ def _published(folder: Path, pictures: Sequence[Path], texts: Sequence[Path], de
 
 def _key(pictures: Sequence[Path]) -> str:
     pair = _pairs(pictures, own_prompts=set()) if len(pictures) == 2 else []
-    return pair[0].key if pair else "-".join(path.stem for path in pictures)
+    return pair[0].key if pair else "-".join(_stem(path) for path in pictures)
 
 
 def _mismatch(text: Path, lines: Sequence[str], subjects: Sequence[_Subject], size: int) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import one_line_errors
+from dynamicrafter.files.atomic import one_line_errors, sync
 from dynamicrafter.media.video import read_metadata
 
 NOTE = "job"  # where an output's metadata keep its key and fingerprint
@@ -69,7 +69,7 @@ class OutputFolder:
                 with suppress(FileNotFoundError):  # no folder can take the place of a full one
                     target.rename(self.aside / f"{product.name}.earlier")
             staged.replace(target)
-            _sync(self.path)
+            sync(self.path)
         return target
 
 
@@ -107,17 +107,5 @@ def find_output(path: Path, *, key: str, fingerprint: str) -> Found:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """See a rename onto the disk, where folders can be asked."""
-    with suppress(OSError):  # not on Windows
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    path.write_bytes(content)
+    sync(path)

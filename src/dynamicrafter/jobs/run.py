@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from dynamicrafter.errors import InputError, MachineError, OutputError
+from dynamicrafter.files.atomic import one_line_errors
 from dynamicrafter.jobs.job import CheckedJob
 from dynamicrafter.jobs.ledger import Entry, Ledger, folder_locked, opened, read_entries
 from dynamicrafter.jobs.maker import Hello, Made, Order, Refused
 from dynamicrafter.jobs.outputs import OutputFolder, opened_outputs
 from dynamicrafter.jobs.plan import Batch, Plan, Take, make_plan, takes_of
 from dynamicrafter.jobs.workers import Event, Lost, Pool, Stepped
-from dynamicrafter.media.atomic import one_line_errors
 
 logger = logging.getLogger(__name__)
 

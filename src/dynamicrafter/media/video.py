@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dynamicrafter.errors import InputError, OutputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file, replacing_folder
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.media.decoders import decode, decode_note, kind_of, opened_safely
 from dynamicrafter.media.encoders import encode_gif, encode_npy, encode_png_folder, encode_video, encode_webp
 from dynamicrafter.media.formats import ClipFormat, check_rate, check_size, choose_crf, find_format

@@ -26,9 +26,9 @@ from dynamicrafter.checkpoints.published import (
 )
 from dynamicrafter.checkpoints.variants import tell_architecture
 from dynamicrafter.errors import CheckpointError, InputError, OutputError
+from dynamicrafter.files.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.hub import LocalModel, find_encoders, resolve
 from dynamicrafter.hub.folders import PIPELINE_INDEX
-from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.pipeline.loading import encoders_for
 from dynamicrafter.pipeline.pipeline import DynamiCrafterPipeline
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import clear_leftovers, one_line_errors
+from dynamicrafter.files.atomic import clear_leftovers, one_line_errors
+from dynamicrafter.files.locks import LOCK, locked
 from dynamicrafter.media.video import read_metadata, write_clip
 from dynamicrafter.story.pieces import EndOf, Piece, frame_digest
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 SUFFIX = ".shots"
-_LOCK = ".lock"
 _STORY = "story"
 
 
@@ -63,18 +62,10 @@ class KeptShots:
         """
         with one_line_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
-            lock = FileLock(self.folder / _LOCK, timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise InputError(
-                    f"another program is making the shots in {self.folder}; wait for it, or choose another output."
-                ) from None
-        try:
+        busy = f"another program is making the shots in {self.folder}; wait for it, or choose another output."
+        with locked(self.folder / LOCK, busy=busy):
             clear_leftovers(self.folder)
             yield
-        finally:
-            lock.release()
 
     def path_of(self, piece: Piece) -> Path:
         return self.folder / piece.folder

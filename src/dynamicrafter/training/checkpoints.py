@@ -8,7 +8,6 @@ leaves a state to keep.
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import struct
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dynamicrafter.errors import CheckpointError
-from dynamicrafter.media.atomic import one_line_errors, replacing_folder
+from dynamicrafter.files.atomic import one_line_errors, replacing_folder, sync
 
 _TRAINED, _AVERAGE, _OPTIMIZER, _STATE = "trained.safetensors", "average.safetensors", "optimizer.pt", "state.json"
 _ASIDE = ".dynamicrafter-"
@@ -108,17 +107,6 @@ def read(path: Path) -> Snapshot:
         raise CheckpointError(
             f"{path} can't be read ({str(error).splitlines()[0]}); remove it, and the run goes on from the one before."
         ) from error
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or a folder's table of contents is on the disk."""
-    if os.name == "nt" and path.is_dir():  # where folders can't be opened
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.hub.folders import PIPELINE_INDEX
-from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.pipeline.convert import FILE_SUFFIXES, convert, forget_paths
 from dynamicrafter.pipeline.lora import WEIGHTS, lora_state, write_lora
 from dynamicrafter.training import checkpoints

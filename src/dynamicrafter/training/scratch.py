@@ -19,7 +19,7 @@ from dynamicrafter.data.stream import Sample
 from dynamicrafter.data.synthetic.clips import SyntheticClips
 from dynamicrafter.data.synthetic.motions import Kind
 from dynamicrafter.data.synthetic.wordings import vocabulary
-from dynamicrafter.media.atomic import replacing_folder
+from dynamicrafter.files.atomic import replacing_folder
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
