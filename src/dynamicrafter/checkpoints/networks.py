@@ -219,11 +219,11 @@ _BUILDERS: dict[Component, Callable[[Architecture, Preset], nn.Module]] = {
     "image_encoder": _image_encoder,
 }
 COMPONENTS: tuple[Component, ...] = tuple(_BUILDERS)
-_OF_PICTURES: tuple[Component, ...] = ("image_encoder", "image_projector")
+OF_PICTURES: frozenset[Component] = frozenset({"image_encoder", "image_projector"})
 
 
 def components_of(preset: Preset) -> tuple[Component, ...]:
     """The networks that a preset's checkpoint has: all five, or those that make clips from text alone."""
     if NETWORKS[preset.network].reads_image:
         return COMPONENTS
-    return tuple(name for name in COMPONENTS if name not in _OF_PICTURES)
+    return tuple(name for name in COMPONENTS if name not in OF_PICTURES)

@@ -148,6 +148,11 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.conv_out = nn.Conv2d(base, out_channels, 3, padding=1)
         self.gradient_checkpointing = False
 
+    @property
+    def takes_image_latents(self) -> bool:
+        """Whether the picture's latents stand beside the noisy ones."""
+        return self.config["in_channels"] > self.config["out_channels"]
+
     @apply_forward_hook
     def project_context(self, text_context: Tensor, image_context: Tensor | None = None) -> Context:
         """Every cross-attention's keys and values, which stay the same over a whole sampling run.

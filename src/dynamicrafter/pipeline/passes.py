@@ -66,7 +66,7 @@ class RunMemory:
 
 def project_passes(
     unet: DynamiCrafterUNet,
-    sources: Mapping[str, tuple[Tensor, Tensor]],
+    sources: Mapping[str, tuple[Tensor, Tensor | None]],
     *,
     together: bool,
     windows: TimeWindows | None = None,
@@ -74,13 +74,14 @@ def project_passes(
     """Project text and image context of each pass once for the whole run.
 
     Args:
-        sources: for each pass text context (b, n, c) and image context (b, f, m, c).
+        sources: for each pass text context (b, n, c) and image context (b, f, m, c), if the model reads pictures.
         together: send all passes through the UNet as one batch.
     """
     names = tuple(sources)
     texts, images = zip(*sources.values(), strict=True)
     if together:
-        return PassContexts(names, (unet.project_context(torch.cat(texts), torch.cat(images)),), windows)
+        image = None if images[0] is None else torch.cat(images)
+        return PassContexts(names, (unet.project_context(torch.cat(texts), image),), windows)
     return PassContexts(names, tuple(unet.project_context(*pair) for pair in sources.values()), windows)
 
 
@@ -95,7 +96,7 @@ def run_passes(
     """Send one step's passes through the UNet.
 
     Args:
-        sample: (b, 8, f, h, w), noisy and image latents.
+        sample: (b, 8, f, h, w), noisy and image latents, or (b, 4, f, h, w), noisy ones alone.
         motion: (b,).
         memory: of the run's earlier steps; the passes must then be separate.
 

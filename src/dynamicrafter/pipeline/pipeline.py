@@ -30,6 +30,7 @@ from dynamicrafter.media.framing import Fit
 from dynamicrafter.memory.offload import Offloader, Reload, is_unloaded
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.pipeline.folders import check_folder
 from dynamicrafter.pipeline.inputs import (
@@ -44,6 +45,7 @@ from dynamicrafter.pipeline.inputs import (
     check_choice,
     check_embeds,
     check_frames,
+    check_pictures,
     count_videos,
 )
 from dynamicrafter.pipeline.loading import (
@@ -72,6 +74,7 @@ from dynamicrafter.presets import (
     preset_from_dict,
 )
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+from dynamicrafter.schedulers.initial_noise import InitialNoise
 
 
 @dataclass
@@ -87,21 +90,23 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
     Args:
         vae: autoencoder with encode and decode.
         text_encoder, image_encoder: CLIP's towers; the text tower without its last layer.
-        image_projector: image tokens to context tokens for each frame.
+        image_projector: image tokens to context tokens for each frame. It and the image encoder are None for a model
+            that makes clips from text alone.
         unet: the denoiser.
         scheduler: noise schedule and sampler.
         preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields.
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->image_projector->unet->vae"
+    _optional_components = ["image_encoder", "image_projector"]  # noqa: RUF012 diffusers declares it so
     _callback_tensor_inputs = ("latents", "denoised")
 
     def __init__(
         self,
-        vae: AutoencoderKL | PatchAutoencoder,
+        vae: AutoencoderKL | PatchAutoencoder | ToonAutoencoder,
         text_encoder: CLIPTextModel,
-        image_encoder: CLIPVisionModel,
-        image_projector: ImageProjector,
+        image_encoder: CLIPVisionModel | None,
+        image_projector: ImageProjector | None,
         unet: DynamiCrafterUNet,
         scheduler: DynamiCrafterScheduler,
         preset: dict | None = None,
@@ -230,7 +235,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
     @torch.no_grad()
     def __call__(
         self,
-        image: Pictures,
+        image: Pictures | None = None,
         prompt: str | Sequence[str] | None = None,
         *,
         last_image: Pictures | None = None,
@@ -257,6 +262,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         negative_prompt_embeds: Tensor | None = None,
         deterministic_image_latents: bool = False,
         pin_first_frame: bool = False,
+        start_step: int | None = None,
+        initial_noise: InitialNoise | None = None,
         guidance_batching: Batching = "auto",
         decode_chunk_size: int | None = None,
         output_type: OutputType = "pil",
@@ -267,7 +274,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         """Make videos. What is None comes from the preset.
 
         Args:
-            image: the picture to animate, or several; see `as_pixels` for types and ranges.
+            image: the picture to animate, or several; see `as_pixels` for types and ranges. None for a model that makes
+                clips from text alone.
             prompt: what happens; one for all videos or one each. As many videos are made as there are images or
                 prompts, times `num_videos_per_prompt`.
             last_image: the picture to end on; given, the clip interpolates from `image` to it.
@@ -295,6 +303,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts.
             deterministic_image_latents: condition on the posterior's mean instead of a sample of it.
             pin_first_frame: hold the first frame to `image` at every step, and the last to `last_image` if given.
+            start_step: of the 1000 training timesteps how many, from the quietest, the steps are spread over; fewer let
+                more move, and too few spoil the picture (arXiv:2406.15735, §4.1). None for all.
+            initial_noise: what clean latents are like, from which the start below full noise follows; of the clip's
+                frames and size. None for N(0, 1).
             guidance_batching: the passes of a step as one batch ("together"), one after the other ("separate"), or
                 as memory allows; the result differs by rounding only.
             decode_chunk_size: frames decoded at a time.
@@ -308,6 +320,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             InputError: an argument breaks its rule.
         """
         preset = self.preset
+        check_pictures(self.unet, self.vae, image, last_image, image_guidance_scale, pinned=pin_first_frame)
         height = preset.height if height is None else height
         width = preset.width if width is None else width
         steps = preset.steps if num_inference_steps is None else num_inference_steps
@@ -333,10 +346,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_eta(eta, sampler)
         check_cache(cache)
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale, interval=guidance_interval)
-        self.scheduler.set_timesteps(steps, sampler=sampler)
+        self.scheduler.set_timesteps(steps, sampler=sampler, start_step=start_step)
         self._interrupt = False
 
-        first = as_pixels(image, height=height, width=width, fit=fit)
+        first = None if image is None else as_pixels(image, height=height, width=width, fit=fit)
         last = (
             None
             if last_image is None
@@ -355,16 +368,24 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         if windows is not None:
             shuffled = ShuffledNoise.draw_order(videos, num_frames, windows, generator)
         noise = self.prepare_latents(videos, num_frames, height, width, generator, latents, shuffled=shuffled)
-        first_latents = self.encode_image_latents(each(first), generator, deterministic=deterministic_image_latents)
-        last_latents = None
+        if initial_noise is not None:
+            noise = initial_noise.start(noise, self.scheduler.level(int(self.scheduler.timesteps[0])))
+        first_latents = last_latents = image_latents = None
+        if first is not None and (self.unet.takes_image_latents or pin_first_frame):
+            first_latents = self.encode_image_latents(each(first), generator, deterministic=deterministic_image_latents)
         if last is not None:
             last_latents = self.encode_image_latents(each(last), generator, deterministic=deterministic_image_latents)
-        image_latents = self.place_image_latents(first_latents, last_latents, num_frames)
+        if first_latents is not None and self.unet.takes_image_latents:
+            image_latents = self.place_image_latents(first_latents, last_latents, num_frames)
+        pinned = None
+        if first_latents is not None and pin_first_frame:
+            pinned = PinnedFrames.at_ends(first_latents, last_latents, num_frames)
         contexts = self.prepare_contexts(
             plan.passes,
             text=each(self._embeds(prompt, prompt_embeds, count, "prompt")),
             negative_text=lambda: each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")),
-            image=each(self.encode_image(first, num_frames, windows)),
+            image=None if first is None else each(self.encode_image(first, num_frames, windows)),
+            num_frames=num_frames,
             windows=windows,
             batching=guidance_batching,
             latent_size=(noise.shape[3], noise.shape[4]),
@@ -378,14 +399,19 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             eta=eta,
             cache=cache,
             generator=generator,
-            pinned=PinnedFrames.at_ends(first_latents, last_latents, num_frames) if pin_first_frame else None,
+            pinned=pinned,
             shuffled=shuffled,
             on_step_end=callback_on_step_end,
             tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         frames: Frames = clean
         if output_type != "latent":
-            frames = convert_frames(self.decode_latents(clean, chunk_size=decode_chunk_size), output_type)
+            ends = None
+            if first is not None and last is not None:
+                ends = torch.stack([each(first), each(last)], dim=1)
+            frames = convert_frames(
+                self.decode_latents(clean, chunk_size=decode_chunk_size, pictures=ends), output_type
+            )
         self.maybe_free_model_hooks()
         return DynamiCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
 

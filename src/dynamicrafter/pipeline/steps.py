@@ -25,9 +25,10 @@ from dynamicrafter.memory.offload import Networks, Offloader
 from dynamicrafter.memory.plan import CONDITIONERS, MemoryPlan, make_plan
 from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
 from dynamicrafter.models.projector import ImageProjector
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
-from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
+from dynamicrafter.pipeline.autoencoder import decode_frames, decode_toon, encode_pictures
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
 from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
@@ -50,8 +51,8 @@ class PipelineSteps(DiffusionPipeline):
 
     vae: Autoencoder
     text_encoder: CLIPTextModel
-    image_encoder: CLIPVisionModel
-    image_projector: ImageProjector
+    image_encoder: CLIPVisionModel | None
+    image_projector: ImageProjector | None
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
     offloader: Offloader
@@ -59,8 +60,8 @@ class PipelineSteps(DiffusionPipeline):
 
     @property
     def networks(self) -> Networks:
-        """The five networks by component."""
-        return {name: getattr(self, name) for name in COMPONENTS}
+        """The networks by component, those that the model has."""
+        return {name: part for name in COMPONENTS if (part := getattr(self, name)) is not None}
 
     @property
     def _execution_device(self) -> torch.device:
@@ -142,14 +143,18 @@ class PipelineSteps(DiffusionPipeline):
     def encode_image(self, pixels: Tensor, num_frames: int = NUM_FRAMES, windows: TimeWindows | None = None) -> Tensor:
         """Image context of pictures (b, 3, h, w) in [-1, 1]: (b, f, m, c), m tokens for each frame.
 
-        Clips longer than a window take the tokens of one of its length; see `spread_context`.
+        Where frames share their tokens, it is (b, 1, m, c) for clips of any length. Else clips longer than a window
+        take the tokens of one of its length; see `spread_context`.
         """
+        assert self.image_encoder is not None
+        assert self.image_projector is not None
         self.onload(*CONDITIONERS)
         inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
         tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
         at_once = num_frames if windows is None else windows.size
         context = self.image_projector(tokens.to(self.image_projector.dtype), at_once)
-        return context if windows is None else spread_context(context, num_frames, windows)
+        shared = self.image_projector.config["num_frames"] == 1
+        return context if windows is None or shared else spread_context(context, num_frames, windows)
 
     @torch.no_grad()
     def encode_image_latents(
@@ -227,7 +232,8 @@ class PipelineSteps(DiffusionPipeline):
         *,
         text: Tensor,
         negative_text: Callable[[], Tensor],
-        image: Tensor,
+        image: Tensor | None,
+        num_frames: int = NUM_FRAMES,
         windows: TimeWindows | None = None,
         batching: Batching = "auto",
         latent_size: tuple[int, int],
@@ -236,13 +242,13 @@ class PipelineSteps(DiffusionPipeline):
 
         Args:
             passes: of the guidance plan: "conditional", "image" (picture without prompt), "unconditional".
-            text, image: context of prompt (b, 77, c) and picture (b, f, m, c).
+            text, image: context of prompt (b, 77, c) and picture (b, f, m, c); None where the model reads no picture.
+            num_frames: of the clip.
             negative_text: makes the context of the empty or negative prompt; called only where a pass needs it.
             windows: of a long clip, as `image` was made for.
             batching, latent_size: as in `__call__`; decide whether the passes go through the UNet as one batch.
         """
-        count, num_frames = image.shape[:2]
-        sources: dict[str, tuple[Tensor, Tensor]] = {}
+        sources: dict[str, tuple[Tensor, Tensor | None]] = {}
         empty = negative_text() if set(passes) != {"conditional"} else text
         for name in passes:
             match name:
@@ -252,17 +258,19 @@ class PipelineSteps(DiffusionPipeline):
                     sources[name] = (empty, image)
                 case _:
                     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
-                    sources[name] = (empty, self.encode_image(grey, num_frames, windows).expand_as(image))
+                    nothing = None if image is None else self.encode_image(grey, num_frames, windows).expand_as(image)
+                    sources[name] = (empty, nothing)
         plan = self.offloader.plan or self.plan_memory(
             height=latent_size[0] * self.vae_scale_factor,
             width=latent_size[1] * self.vae_scale_factor,
             num_frames=num_frames,
             passes=len(passes),
-            videos=count,
+            videos=len(text),
         )
         together = plan.together if batching == "auto" else batching == "together"
         self.onload("unet")
-        sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
+        kind = self.unet.dtype
+        sources = {name: (t.to(kind), None if i is None else i.to(kind)) for name, (t, i) in sources.items()}
         with projections_on(self.unet, self._execution_device):
             return project_passes(self.unet, sources, together=together, windows=windows)
 
@@ -270,7 +278,7 @@ class PipelineSteps(DiffusionPipeline):
     def denoise(
         self,
         latents: Tensor,
-        image_latents: Tensor,
+        image_latents: Tensor | None,
         contexts: PassContexts,
         plan: PassPlan,
         *,
@@ -287,7 +295,7 @@ class PipelineSteps(DiffusionPipeline):
         """Walk the scheduler's timesteps from noise to clean latents, by the sampler that was chosen with them.
 
         Args:
-            latents, image_latents: (b, 4, f, h, w), float32.
+            latents, image_latents: (b, 4, f, h, w), float32; no image latents where the UNet takes none.
             contexts, plan: the guidance passes, as `prepare_contexts` and `plan_passes` give them.
             motion: (b,).
             shuffled: how the noise of a step, where eta > 0, is made of one window's; as the starting noise was.
@@ -307,7 +315,8 @@ class PipelineSteps(DiffusionPipeline):
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.onload("unet")  # in every step, for a callback may have decoded in between
-                sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
+                sample = latents if image_latents is None else torch.cat([latents, image_latents], dim=1)
+                sample = sample.to(self.unet.dtype)
                 outputs, now = None, plan.at(timestep)
                 try:
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
@@ -335,12 +344,18 @@ class PipelineSteps(DiffusionPipeline):
         return latents if pinned is None else pinned.end(latents, self.scheduler)
 
     @torch.no_grad()
-    def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
+    def decode_latents(
+        self, latents: Tensor, *, chunk_size: int | None = None, pictures: Tensor | None = None
+    ) -> Tensor:
         """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
 
         Args:
-            chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
+            chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder, but in
+                ToonCrafter's, which decodes as many as it was trained on.
+            pictures: the first and the last of each clip, (b, 2, 3, 8h, 8w) in [-1, 1], for ToonCrafter's decoder.
         """
         self.onload("vae")
         latents = latents.to(self._execution_device)
+        if isinstance(self.vae, ToonAutoencoder) and pictures is not None:
+            return decode_toon(self.vae, latents, pictures.to(self._execution_device), tiled=self._tiled)
         return decode_frames(self.vae, latents, chunk_size=chunk_size or 1, tiled=self._tiled)
