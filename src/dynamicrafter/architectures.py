@@ -5,7 +5,7 @@ Both sizes are instances of the same classes. Which one a file holds is read fro
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dynamicrafter.presets import NetworkName, Preset
@@ -109,3 +109,10 @@ TINY = Architecture(
 )
 
 ARCHITECTURES = (FULL, TINY)
+
+
+def at_size(preset: Preset, architecture: Architecture) -> Preset:
+    """A preset at the frame size that an architecture is run at."""
+    if architecture.size is None:
+        return preset
+    return replace(preset, height=architecture.size[0], width=architecture.size[1])

@@ -1,7 +1,5 @@
 """Loading published files into the networks: whose they are, whether they fit, and with which bits."""
 
-from typing import get_args
-
 import pytest
 import torch
 
@@ -12,7 +10,7 @@ from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.checkpoints.variants import looks_like, tell_preset
 from dynamicrafter.errors import CheckpointError, InputError
 from dynamicrafter.hub import preset_from_filename
-from dynamicrafter.presets import PresetName
+from dynamicrafter.presets import every_preset
 from goldens import MODULE_TOLERANCE, load, relative_error
 from published_files import openclip, pruned, published
 from tiny import network
@@ -184,7 +182,7 @@ def test_a_latent_rescale_of_no_preset_is_refused(tmp_path, asked):
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(tmp_path):
     path = write_flat(tmp_path / "weights.ckpt", published("tiny1024"))
-    names = ", ".join(get_args(PresetName))
+    names = ", ".join(preset.name for preset in every_preset())
     assert refusal(path, preset="2048") == f"preset must be one of {names}, got '2048'."
 
 

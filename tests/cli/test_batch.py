@@ -19,7 +19,7 @@ from dynamicrafter.cli import batch
 from dynamicrafter.cli.parsing import parse
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.folders import BUNDLED_FOLDER
-from dynamicrafter.jobs.maker import Hello, Maker, Setup, answer
+from dynamicrafter.jobs.worker import Worker, WorkerReady, WorkerSetup, answer
 from dynamicrafter.media.video import read_clip, read_metadata
 from quick_jobs import ScriptedPool
 
@@ -33,8 +33,8 @@ def in_process(monkeypatch):
     """Real clips, without the seconds that a process takes to start; gives the pools that were opened."""
     pools = []
 
-    def opened(setup: Setup, devices: list[str], *, aside: Path) -> ScriptedPool:
-        maker = Maker.__new__(Maker)
+    def opened(setup: WorkerSetup, devices: list[str], *, aside: Path) -> ScriptedPool:
+        maker = Worker.__new__(Worker)
         maker.setup, maker.animator = setup, Animator.from_pretrained(setup.model, device=setup.device)
         pools.append(ScriptedPool(lambda _, orders: answer(maker, orders), len(devices)))
         return pools[-1]
@@ -130,11 +130,11 @@ def test_all_problems_are_said_before_anything_is_made(cli, listed, in_process):
 
 
 def test_a_job_that_fails_is_named_and_decides_the_exit_code(cli, listed, in_process, monkeypatch):
-    def failing(self: Maker, orders, on_step=None):
+    def failing(self: Worker, orders, on_step=None):
         raise MemoryError if orders[0].key == "b" else StopIteration
 
     with monkeypatch.context() as patch:
-        patch.setattr(Maker, "make", failing)
+        patch.setattr(Worker, "make", failing)
         done = cli("batch", "jobs.csv", "-o", "out", *TINY)
     assert done.code == batch.SOME_FAILED
     assert "failed: jobs.csv, line 3 (b): out of memory; try a smaller size" in done.err
@@ -222,7 +222,7 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_much_is_left(monkeypa
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     watcher = batch._Watcher(quiet=False)
     watcher.advanced(0.0)  # before any worker is ready, nothing can be foretold
-    watcher.ready("worker 1", Hello("cpu", "", 0))
+    watcher.ready("worker 1", WorkerReady("cpu", "", 0))
     for seconds, share in ((10, 0.1), (20, 0.25), (25, 0.3), (60, 0.5)):
         clock[0] = 100.0 + seconds
         watcher.advanced(share)

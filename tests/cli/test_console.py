@@ -52,7 +52,7 @@ def test_where_nobody_watches_a_line_appears_now_and_then(capsys, monkeypatch):
 def test_only_the_packages_own_warnings_are_shown_each_once(capsys):
     with shown_warnings():
         for _ in range(2):
-            logging.getLogger("dynamicrafter.animator.options").warning("motion %d is\nstrange", 3)
+            logging.getLogger("dynamicrafter.specs.options").warning("motion %d is\nstrange", 3)
         logging.getLogger("dynamicrafter").info("a detail")
         logging.getLogger("diffusers").info("advice")
     assert capsys.readouterr().err == "warning: motion 3 is strange\n"

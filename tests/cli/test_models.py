@@ -1,10 +1,9 @@
 import errno
-from typing import get_args
 
 import pytest
 
 from dynamicrafter.errors import ModelNotFoundError
-from dynamicrafter.presets import PresetName
+from dynamicrafter.presets import every_preset
 
 
 def test_models_lists_what_the_named_folder_holds(cli, tmp_path, monkeypatch):
@@ -42,7 +41,7 @@ def test_download_fetches_a_preset_and_prints_its_path(cli, tmp_path, monkeypatc
 
 
 def test_an_unknown_preset_ends_in_one_line(cli):
-    names = ", ".join(get_args(PresetName))
+    names = ", ".join(preset.name for preset in every_preset())
     assert cli("download", "2048").errors == [f"error: preset must be one of {names}, got '2048'."]
 
 

@@ -13,7 +13,7 @@ import pytest
 from dynamicrafter.cli.parsing import parse
 from dynamicrafter.cli.train import TrainCommand, settings_of
 from dynamicrafter.media.video import write_clip
-from dynamicrafter.training.recipes import RECIPES, get_recipe
+from dynamicrafter.training.recipes import get_recipe, recipes
 from training_runs import load_from_memory
 
 SMALL = [
@@ -74,7 +74,7 @@ def test_settings_come_from_recipe_file_and_flags_in_this_order(tmp_path):
     words = ["lora-512", "--config", str(file), "--seed", "8", "--set", "keep=9", "--set", "lora.rank=3"]
     config = settings_of(parse(TrainCommand, words, prog="train"), get_recipe("lora-512"))
     assert (config.steps, config.seed, config.keep, config.lora.rank) == (5, 8, 9, 3)
-    assert config.optimizer.lr == RECIPES["lora-512"].make().optimizer.lr
+    assert config.optimizer.lr == recipes()["lora-512"].make().optimizer.lr
 
 
 def test_shown_settings_are_a_file_that_gives_them_again(cli, tmp_path):

@@ -1,6 +1,7 @@
 import torch
 
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
+from dynamicrafter.models.tiles import OVERLAP, TILE, spans
 
 
 def small() -> PatchAutoencoder:
@@ -69,3 +70,43 @@ def test_positions_stand_in_the_last_two_channels_and_leave_the_pixels_alone() -
         assert torch.allclose(added[4], torch.tensor([-0.375, -0.125, 0.125, 0.375])[:, None].expand(4, 6), atol=1e-5)
         assert torch.allclose(added[5], torch.linspace(-0.625, 0.625, 6).expand(4, 6), atol=1e-5)
         assert torch.allclose(placed.decode(latents).sample, plain.decode(without).sample, atol=1e-5)
+
+
+def test_it_goes_there_and_back_as_diffusers_autoencoders_do() -> None:
+    vae = small()
+    pixels = torch.rand(2, 3, 32, 48) * 2 - 1
+    with torch.no_grad():
+        latents = vae.encode(pixels)[0].mode()
+        decoded = vae.decode(latents)[0]
+        assert torch.equal(vae(pixels).sample, decoded)
+        assert torch.equal(vae(pixels, return_dict=False)[0], decoded)
+        assert torch.equal(vae.decode(latents, return_dict=False)[0], decoded)
+
+
+def test_tiles_and_slices_make_the_same_of_large_frames_but_where_they_fade() -> None:
+    vae = small()
+    vae.register_to_config(position_slope=0.25)
+    for parameter in vae.parameters():  # its last convolutions start at zero, which would leave tiles nothing to see
+        torch.nn.init.normal_(parameter, std=0.1)
+    pixels = torch.rand(2, 3, 8 * 100, 8 * 20) * 2 - 1
+    with torch.no_grad():
+        whole = vae.encode(pixels)[0].mean
+        shown = vae.decode(whole)[0]
+        vae.enable_tiling()
+        vae.enable_slicing()
+        seen = []
+        hook = vae.linear_in.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+        tiled = vae.encode(pixels)[0].mean
+        hook.remove()
+        again = vae.decode(whole)[0]
+    assert {(shape[0], max(shape[2:]) <= 48) for shape in seen} == {(1, True)}
+    (_, end), (start, _), *_ = spans(100, TILE, OVERLAP)
+    assert end - start >= OVERLAP
+    torch.testing.assert_close(tiled[:, :, :start], whole[:, :, :start], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(again[:, :, : 8 * start], shown[:, :, : 8 * start], rtol=1e-4, atol=1e-4)
+    assert (tiled - whole).std() < 0.01 * whole.std()
+    assert (again - shown).std() < 0.01 * shown.std()
+    vae.disable_tiling()
+    vae.disable_slicing()
+    with torch.no_grad():
+        assert torch.equal(vae.decode(whole)[0], shown)

@@ -11,7 +11,6 @@ from dynamicrafter.pipeline.changing_prompts import Injection, injected, publish
 from dynamicrafter.pipeline.long_clips import _order
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.schedulers.initial_noise import InitialNoise
-from dynamicrafter.schedulers.sampling import SamplingRun
 from dynamicrafter.training.objective import denoising_loss
 from family import PRESETS, close, golden, network, noise, preset, thinned
 from goldens import TRAJECTORY_TOLERANCE
@@ -27,15 +26,15 @@ def test_a_run_of_videocrafter_follows_the_published_one(name, steps, eta):
     want, unet = golden(name), network("unet", name)
     scheduler = DynamiCrafterScheduler.from_preset(preset(name))
     scheduler.set_timesteps(steps)
-    run, plan = SamplingRun(scheduler, eta=eta), plan_passes(12.0)
+    plan = plan_passes(12.0)
     passes = {"conditional": contexts(name), "unconditional": contexts(name, "uncond")}
     latents, clean = noise("a.x", 1, 4, 16, 8, 8), []
     for step, timestep in enumerate(scheduler.timesteps.tolist()):
         time, fps = torch.tensor([timestep]), torch.tensor([28])
         guided = combine({key: unet(latents, time, *pair, fps) for key, pair in passes.items()}, plan)
-        x0, _, here, _ = scheduler.read_off(guided, timestep, latents)
-        clean.append(x0 / here.scale)
-        latents = run.step(guided, timestep, latents, noise=noise(f"a.step{step}", 1, 4, 16, 8, 8))
+        fresh = noise(f"a.step{step}", 1, 4, 16, 8, 8)
+        latents, x0 = scheduler.step(guided, timestep, latents, eta=eta, noise=fresh, return_dict=False)
+        clean.append(x0 / scheduler._levels(timestep)[1].scale)
     assert close(torch.stack(clean), want[f"run{steps}.pred_x0"], TRAJECTORY_TOLERANCE)
     assert close(latents, want[f"run{steps}.latents"], TRAJECTORY_TOLERANCE)
     assert scheduler.final_scale == 1
@@ -74,14 +73,15 @@ def test_a_run_that_starts_later_follows_the_published_one(start):
     for name, which in (("conditional", "context"), ("unconditional", "uncond")):
         tokens = noise(f"b.{which}", 1, 333, 32)
         passes[name] = unet.project_context(tokens[:, :77], tokens[:, 77:].unflatten(1, (16, 16)))
-    run, plan = SamplingRun(scheduler, eta=1.0), plan_passes(7.5, rescale=0.7)
+    plan = plan_passes(7.5, rescale=0.7)
     for step, timestep in enumerate(scheduler.timesteps.tolist()):
         sample, time = torch.cat([latents, picture], dim=1), torch.tensor([timestep])
         answers = {
             name: unet(sample, time, motion=torch.tensor([24]), context=context) for name, context in passes.items()
         }
         guided = combine(answers, plan)
-        latents = run.step(guided, timestep, latents, noise=noise(f"b.step{step}", 1, 4, 16, 8, 8))
+        fresh = noise(f"b.step{step}", 1, 4, 16, 8, 8)
+        latents = scheduler.step(guided, timestep, latents, eta=1.0, noise=fresh).prev_sample
     assert close(latents, golden("cil")[f"run.M{start}.latents"], TRAJECTORY_TOLERANCE)
 
 
@@ -150,11 +150,11 @@ def test_two_prompts_take_turns_as_published():
     assert close(answer(latents, 601, plain), want["two_prompts.unet_not_injected"])
     scheduler = DynamiCrafterScheduler.from_preset(preset("vc2_t2v_512"))
     scheduler.set_timesteps(20)
-    run, plan, rule = SamplingRun(scheduler), plan_passes(12.0), Injection()
+    plan, rule = plan_passes(12.0), Injection()
     for step, timestep in enumerate(scheduler.timesteps.tolist()):
         passes = {"conditional": injecting if rule.at(step) else plain, "unconditional": empty}
         answers = {name: answer(latents, timestep, context) for name, context in passes.items()}
-        latents = run.step(combine(answers, plan), timestep, latents)
+        latents = scheduler.step(combine(answers, plan), timestep, latents, eta=0.0).prev_sample
     assert close(latents, want["two_prompts.latents"], TRAJECTORY_TOLERANCE)
 
 
@@ -174,14 +174,15 @@ def test_a_run_of_tooncrafter_and_both_decodings_follow_the_published_ones():
     for name, which in (("conditional", "context"), ("unconditional", "uncond")):
         tokens = noise(f"c.{which}", 1, 333, 32)
         passes[name] = unet.project_context(tokens[:, :77], tokens[:, 77:].unflatten(1, (16, 16)))
-    run, plan = SamplingRun(scheduler, eta=1.0), plan_passes(3.0, rescale=0.7)
+    plan = plan_passes(3.0, rescale=0.7)
     latents = noise("c.x", 1, 4, 16, 8, 8)
     for step, timestep in enumerate(scheduler.timesteps.tolist()):
         sample, time = torch.cat([latents, picture], dim=1), torch.tensor([timestep])
         answers = {
             name: unet(sample, time, motion=torch.tensor([10]), context=context) for name, context in passes.items()
         }
-        latents = run.step(combine(answers, plan), timestep, latents, noise=noise(f"c.step{step}", 1, 4, 16, 8, 8))
+        fresh = noise(f"c.step{step}", 1, 4, 16, 8, 8)
+        latents = scheduler.step(combine(answers, plan), timestep, latents, eta=1.0, noise=fresh).prev_sample
     assert close(latents, want["latents"], TRAJECTORY_TOLERANCE)
     frames = vae.decode_twice(latents[0].transpose(0, 1) / VAE_SCALING, references)
     assert close(frames[[0, 7, 8, 15]].transpose(0, 1)[None], want["video"], TRAJECTORY_TOLERANCE)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dynamicrafter.guidance import plan_passes
-from dynamicrafter.models import attention, products
+from dynamicrafter.kernels import attention, products
 from goldens import GOLDEN, TINY, TRAJECTORY_TOLERANCE, load, relative_error
 from tiny import pipeline
 

@@ -39,10 +39,10 @@ def run_once(site, owner):
     from dynamicrafter.ui.requests import Upload
 
     options = AnimateOptions.from_dict(QUICK)
-    job = site.service.submit("animate", [Upload(path=ROCKET, name="r.jpg")], options=options, owner=owner)
-    job.watchers = 1
-    assert job.finished.wait(60)
-    return job.result
+    task = site.service.submit("animate", [Upload(path=ROCKET, name="r.jpg")], options=options, owner=owner)
+    task.watchers = 1
+    assert task.finished.wait(60)
+    return task.result
 
 
 def test_it_is_healthy_and_says_how_much_waits(visitor):

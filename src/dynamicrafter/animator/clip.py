@@ -22,11 +22,13 @@ class Clip:
         frames: (f, h, w, 3), uint8 RGB.
         fps: frames per second at which it plays.
         metadata: mode, prompt, pictures, model and resolved options; stored in every file that `save` writes.
+        notes: what a person should know of it, such as a motion number that the model was not made for.
     """
 
     frames: np.ndarray
     fps: Fraction
     metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     def save(
         self,

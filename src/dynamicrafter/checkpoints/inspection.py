@@ -25,7 +25,7 @@ from dynamicrafter.checkpoints.networks import (
 )
 from dynamicrafter.checkpoints.published import bytes_as
 from dynamicrafter.checkpoints.variants import possible_presets, tell_architecture
-from dynamicrafter.presets import PRESETS, PresetName
+from dynamicrafter.presets import PRESETS, USUAL_PRESET, PresetName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def inspect_source(source: TensorSource, *, name: str) -> Inspection:
     architecture = tell_architecture(source, name=name)
     presets = possible_presets(source)
     lacking = missing_encoders(source)
-    preset = PRESETS[presets[0] if presets else "512"]
+    preset = PRESETS[presets[0] if presets else USUAL_PRESET]
     layers = architecture.text["num_hidden_layers"]
     read: dict[Component, dict[str, tuple[int, ...]]] = {}
     for component in components_of(preset):

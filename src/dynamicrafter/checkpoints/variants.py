@@ -141,18 +141,15 @@ def tell_preset(source: TensorSource, *, name: str, asked: str | None, hint: str
 
 def possible_presets(source: TensorSource) -> list[PresetName]:
     """The presets that a file's keys, shapes and latent rescale allow; none where its rescale is no preset's."""
-    if any(key.startswith(f"{_UNET}framestride_embed.") for key in source.keys()):
-        return ["256"]
     network = tell_network(source)
-    candidates = [
-        preset for preset in PRESETS.values() if preset.network == network and preset.motion_key == "fps_embedding"
-    ]
+    candidates = [preset for preset in PRESETS.values() if preset.network == network]
+    prefixes = {preset.motion_key: f"{_UNET}{preset.motion_key}." for preset in candidates}
+    found = {key for key, prefix in prefixes.items() if any(name.startswith(prefix) for name in source.keys())}
+    fitting = [preset for preset in candidates if preset.motion_key in (found or {"fps_embedding"})]
     base_scale = _base_scale(source)
-    return [
-        preset.name
-        for preset in candidates
-        if base_scale is None or abs((preset.base_scale or 1) - base_scale) < _ROUNDING
-    ]
+    if len(fitting) > 1 and base_scale is not None:
+        fitting = [preset for preset in fitting if abs((preset.base_scale or 1) - base_scale) < _ROUNDING]
+    return [preset.name for preset in fitting]
 
 
 def _base_scale(source: TensorSource) -> float | None:

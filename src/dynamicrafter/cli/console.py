@@ -9,7 +9,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -34,6 +34,12 @@ def one_line(text: str) -> str:
 def say(text: str) -> None:
     """Write one line, above a progress bar where there is one."""
     tqdm.write(f"{one_line(text)}\n", file=sys.stderr, end="")  # in one piece, whatever interrupts
+
+
+def warn(notes: Iterable[str]) -> None:
+    """Write notes that a check returned, each as a warning of its own."""
+    for note in notes:
+        say(f"warning: {note}")
 
 
 def minutes(seconds: float) -> str:

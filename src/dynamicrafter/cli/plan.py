@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dynamicrafter.animator.options import AnimateOptions
-from dynamicrafter.cli.commands import MakeCommand
-from dynamicrafter.cli.console import importing
-from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.cli.console import importing, warn
+from dynamicrafter.specs.clip import ClipSpec, check_clip
+from dynamicrafter.specs.model import ModelSpec
 from dynamicrafter.units import parse_memory
 
 if TYPE_CHECKING:
     from dynamicrafter.memory.plan import MemoryPlan
 
 
-def show(command: MakeCommand, model: str) -> None:
+def show(spec: ClipSpec, model: ModelSpec) -> None:
     """Print the plan on stdout.
 
     Raises:
@@ -27,35 +26,24 @@ def show(command: MakeCommand, model: str) -> None:
         from dynamicrafter.memory.devices import choose_device, choose_dtype, total_memory
         from dynamicrafter.pipeline.loading import empty_model
 
-    networks, preset = empty_model(model, preset=command.model.preset)
-    options = AnimateOptions(**command.clip.as_dict()).resolved(
-        preset, mode=command.mode, picture=picture_size(command)
-    )
-    device = choose_device(command.model.device)
-    dtype = choose_dtype(command.model.dtype, device)
-    budget = command.model.memory
+    networks, preset = empty_model(str(model.name), preset=model.preset)
+    clip = check_clip(spec, preset)
+    warn(clip.notes)
+    device = choose_device(model.device)
+    dtype = choose_dtype(model.dtype, device)
     needs = clip_needs(
         networks,
-        options,
+        clip.options,
         device=device,
-        budget=total_memory(device) if budget is None else parse_memory(budget),
+        budget=total_memory(device) if model.memory is None else parse_memory(model.memory),
         dtype=dtype,
     )
     plan = needs.plan()
-    assert isinstance(options.size, tuple)
-    height, width = options.size
+    height, width = clip.options.size
     name = str(dtype).removeprefix("torch.")
-    print(f"A clip of {options.frames} frames at {width}x{height} ({model}) in {name} on {device}")
-    granted = "this machine" if budget is None else "--memory"
+    print(f"A clip of {clip.options.frames} frames at {width}x{height} ({model.name}) in {name} on {device}")
+    granted = "this machine" if model.memory is None else "--memory"
     print("\n".join(describe(plan, granted=granted, advice="" if plan.fits else advise(needs))))
-
-
-def picture_size(command: MakeCommand) -> tuple[int, int]:
-    """Height and width of the (first) picture."""
-    picture = command.pictures[0]
-    assert picture is not None
-    width, height = read_picture(picture).size
-    return height, width
 
 
 def describe(plan: MemoryPlan, *, granted: str, advice: str) -> Iterator[str]:

@@ -11,22 +11,22 @@ from tqdm import tqdm
 from dynamicrafter.cli.console import minutes, say
 
 if TYPE_CHECKING:
+    from dynamicrafter.story.clips import StoryClip
     from dynamicrafter.story.kept import Records
-    from dynamicrafter.story.pieces import Piece
-    from dynamicrafter.story.plan import Plan
+    from dynamicrafter.story.plan import StoryPlan
 
 _PAUSE = 15.0  # seconds between two lines where nobody watches
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {remaining} left"
 
 
 class StoryProgress:
-    """Counts the steps of all clips that are missing; a `story.making.Watcher`."""
+    """Counts the steps of all clips that are missing; as `story.making.StoryCallbacks`."""
 
-    def __init__(self, plan: Plan, there: Records, *, watched: bool, quiet: bool) -> None:
+    def __init__(self, plan: StoryPlan, there: Records, *, watched: bool, quiet: bool) -> None:
         self._plan = plan
-        self._expected = {piece.key: piece.options.steps or 0 for piece in plan.pieces if piece.key not in there}
+        self._expected = {clip.key: clip.options.steps for clip in plan.clips if clip.key not in there}
         self._watched, self._quiet = watched and not quiet, quiet
-        self._piece: Piece | None = None
+        self._clip: StoryClip | None = None
         self._done = 0  # steps of clips that are complete
         self._began = self._said = 0.0
         self._bar: tqdm | None = None
@@ -40,30 +40,30 @@ class StoryProgress:
     def _total(self) -> int:
         return self._done + sum(self._expected.values())
 
-    def begins(self, piece: Piece) -> None:
+    def begins(self, clip: StoryClip) -> None:
         """A clip is about to be made."""
         if not self._began:  # loading the model is not a step's pace
             self._began = self._said = time.monotonic()
-        self._piece = piece
+        self._clip = clip
 
     def on_step(self, done: int, steps: int) -> None:
         """Called after each step of a clip."""
-        assert self._piece is not None
+        assert self._clip is not None
         all_done = self._done + done
         if self._watched:
-            self._draw(all_done, f"Denoising {self._piece.name}, step", self._total)
+            self._draw(all_done, f"Denoising {self._clip.name}, step", self._total)
         elif time.monotonic() - self._said >= _PAUSE and done < steps:
-            self._say(f"{self._piece.name}: step {done}/{steps}{self._left(all_done)}")
+            self._say(f"{self._clip.name}: step {done}/{steps}{self._left(all_done)}")
 
-    def made(self, piece: Piece) -> None:
+    def made(self, clip: StoryClip) -> None:
         """A clip is complete, and kept."""
-        self._done += self._expected.pop(piece.key, 0)
+        self._done += self._expected.pop(clip.key, 0)
         self.num_made += 1
-        self._say(f"Made {piece.name}: {self.num_there} of {len(self._plan.pieces)} clips{self._left(self._done)}")
+        self._say(f"Made {clip.name}: {self.num_there} of {len(self._plan.clips)} clips{self._left(self._done)}")
 
-    def kept(self, piece: Piece) -> None:
+    def kept(self, clip: StoryClip) -> None:
         """A clip was there already."""
-        self._expected.pop(piece.key, None)
+        self._expected.pop(clip.key, None)
         self.num_kept += 1
 
     def on_frame(self, done: int) -> None:

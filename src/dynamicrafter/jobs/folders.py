@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from dynamicrafter.animator.options import Mode
 from dynamicrafter.errors import InputError
 from dynamicrafter.files.names import composed
 from dynamicrafter.jobs.job import Defaults, Job, JobsError, check_key
 from dynamicrafter.media.pictures import SUFFIXES
+from dynamicrafter.modes import INTERPOLATE, MODES, Mode, mode_for
+from dynamicrafter.specs.clip import ClipSpec
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +72,12 @@ def _subjects(
     folder: Path, pictures: Sequence[Path], texts: Iterable[Path], mode: Mode | None
 ) -> tuple[list[_Subject], Mode | None]:
     """Pictures as they go into clips: each on its own, or in pairs."""
-    if mode in ("animate", "loop"):
+    if mode is not None and MODES[mode].pictures == (1, 1):
         return [_Subject(_stem(path), (path,)) for path in pictures], mode
     pairs = _pairs(pictures, own_prompts={_stem(path) for path in texts})
     paired = {path for pair in pairs for path in pair.pictures}
     left = [path for path in pictures if path not in paired]
-    if mode == "interpolate" and left:
+    if mode == INTERPOLATE and left:
         raise JobsError(folder, [f"{path}: no partner; call two pictures x_01 and x_02, or x.first and x.last." for path in left])  # fmt: skip  # noqa: E501
     if pairs and mode is None:
         names = " and ".join(path.name for path in pairs[0].pictures)
@@ -139,7 +140,7 @@ def _published(folder: Path, pictures: Sequence[Path], texts: Sequence[Path], de
         raise InputError(f"{folder} must hold {PUBLISHED_PROMPTS} or one text file, got {', '.join(names) or 'none'}.")
     text = texts[names.index(PUBLISHED_PROMPTS)] if len(texts) > 1 else texts[0]
     lines = _lines(text)
-    size = 2 if defaults.mode == "interpolate" else 1
+    size = 2 if defaults.mode == INTERPOLATE else 1
     subjects = [_Subject(_key(part), part) for k in range(0, len(pictures), size) if (part := tuple(pictures[k : k + size]))]  # fmt: skip  # noqa: E501
     if len(subjects) != len(lines) or len(subjects[-1].pictures) != size:
         raise JobsError(folder, [_mismatch(text, lines, subjects, size)], _both_sides(lines, subjects))
@@ -179,16 +180,15 @@ def _both_sides(lines: Sequence[str], subjects: Sequence[_Subject]) -> list[str]
 def _job(subject: _Subject, where: str, prompt: str, mode: Mode | None, defaults: Defaults) -> Job:
     check_key(subject.key)
     return Job(
-        key=subject.key,
         where=where,
-        pictures=subject.pictures,
-        prompt=prompt,
-        mode=mode or ("interpolate" if len(subject.pictures) == 2 else "animate"),
-        options=defaults.options,
-        samples=defaults.samples,
-        format=defaults.format,
-        fps=defaults.fps,
-        crf=defaults.crf,
+        clip=ClipSpec(
+            pictures=subject.pictures,
+            prompts=(prompt,),
+            mode=mode or mode_for(len(subject.pictures)),
+            options=defaults.options,
+            item=subject.key,
+        ),
+        output=defaults.output,
     )
 
 

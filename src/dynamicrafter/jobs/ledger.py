@@ -29,7 +29,7 @@ _REMEDY = "delete the line, and its job is looked at again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """How a job ended.
 
     Attributes:
@@ -58,12 +58,12 @@ class Entry:
 class Ledger:
     """The lines of `results.jsonl` by key. See `opened`."""
 
-    def __init__(self, path: Path, file: FileIO, entries: dict[str, Entry]) -> None:
+    def __init__(self, path: Path, file: FileIO, entries: dict[str, LedgerEntry]) -> None:
         self.path = path
         self._file = file
         self.entries = entries
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[LedgerEntry]) -> None:
         """Add lines for jobs that have none, all in one piece, and see them onto the disk."""
         added = list(entries)
         assert not self.entries.keys() & {entry.key for entry in added}
@@ -87,7 +87,7 @@ def folder_locked(folder: Path) -> Generator[None]:
         yield
 
 
-def read_entries(folder: Path) -> dict[str, Entry]:
+def read_entries(folder: Path) -> dict[str, LedgerEntry]:
     """The lines of a folder's account by key; a last line that was cut off is left out, with a warning.
 
     Raises:
@@ -108,7 +108,7 @@ def read_entries(folder: Path) -> dict[str, Entry]:
 
 
 @contextmanager
-def opened(folder: Path, entries: dict[str, Entry], *, aside: Path) -> Generator[Ledger]:
+def opened(folder: Path, entries: dict[str, LedgerEntry], *, aside: Path) -> Generator[Ledger]:
     """Begin the account anew with these entries, in one stroke, and let lines be added.
 
     Args:
@@ -130,15 +130,15 @@ def opened(folder: Path, entries: dict[str, Entry], *, aside: Path) -> Generator
         yield Ledger(path, file, dict(entries))
 
 
-def _line(entry: Entry) -> bytes:
+def _line(entry: LedgerEntry) -> bytes:
     return json_line(asdict(entry))
 
 
-def _entry(values: Any) -> Entry:
-    entry = Entry(**values)
+def _entry(values: Any) -> LedgerEntry:
+    entry = LedgerEntry(**values)
     kinds = {"key": str, "status": str, "outputs": list, "made_from": dict, "source": str, "error": str}
     if entry.status not in ("done", "failed") or any(
         not isinstance(getattr(entry, name), kind) for name, kind in kinds.items()
     ):
         raise TypeError
-    return Entry(**(values | {"outputs": tuple(map(str, entry.outputs))}))
+    return LedgerEntry(**(values | {"outputs": tuple(map(str, entry.outputs))}))

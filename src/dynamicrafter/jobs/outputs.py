@@ -22,7 +22,7 @@ Found = Literal["absent", "same", "earlier", "foreign"]
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class OutputFiles:
     """A finished clip as bytes, on its way from a worker into the output folder.
 
     Attributes:
@@ -38,11 +38,11 @@ class Product:
         return [name for name, _ in self.parts] == [""]
 
 
-def collect(path: Path) -> Product:
+def collect(path: Path) -> OutputFiles:
     """A written clip as bytes."""
     if path.is_dir():
-        return Product(path.name, tuple((part.name, part.read_bytes()) for part in sorted(path.iterdir())))
-    return Product(path.name, (("", path.read_bytes()),))
+        return OutputFiles(path.name, tuple((part.name, part.read_bytes()) for part in sorted(path.iterdir())))
+    return OutputFiles(path.name, (("", path.read_bytes()),))
 
 
 class OutputFolder:
@@ -52,7 +52,7 @@ class OutputFolder:
         self.path = path
         self.aside = aside
 
-    def publish(self, product: Product) -> Path:
+    def publish(self, product: OutputFiles) -> Path:
         """Let a clip appear under its name, in one stroke, and in place of an earlier one.
 
         Raises:

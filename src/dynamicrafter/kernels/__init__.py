@@ -5,4 +5,5 @@ attention.py    softmax attention, in parts where a device has no fused kernel f
 convolution.py  convolutions as matrix products where those are faster
 parts.py        rows that don't depend on one another, some at a time
 layout.py       views between pictures, tokens and planes of time
+transfer.py     copies to a device that nobody waits for
 """

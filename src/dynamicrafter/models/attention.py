@@ -134,10 +134,14 @@ class GatedFeedForward(nn.Module):
         super().__init__()
         self.proj_in = GatedLinear(width, 8 * width)
         self.proj_out = Linear(4 * width, width)
+        self.part_bytes: int | None = None  # see `DynamiCrafterUNet.set_part_bytes`
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, c) in and out; tokens don't depend on one another, and the inside is the UNet's largest tensor."""
-        return in_parts(lambda rows: self.proj_out(geglu(self.proj_in, rows)), tokens, inner=8 * tokens.shape[-1])
+        return in_parts(self._gated, tokens, inner=8 * tokens.shape[-1], num_bytes=self.part_bytes)
+
+    def _gated(self, tokens: Tensor) -> Tensor:
+        return self.proj_out(geglu(self.proj_in, tokens))
 
 
 class SpatialTransformer(nn.Module):

@@ -63,7 +63,8 @@ class ResidualBlock(nn.Module):
     def forward(self, pictures: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
         """(b·f, c, h, w) and the activated embedding (b, e) → (b·f, c′, h, w)."""
         hidden = self.conv1(F.silu(self.norm1(pictures)))
-        hidden = hidden + self.embedding(embedding).repeat_interleave(num_frames, dim=0)[:, :, None, None]
+        embedded = self.embedding(embedding)[:, None, :, None, None]
+        hidden = (hidden.unflatten(0, (-1, num_frames)) + embedded).flatten(0, 1)
         hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
         hidden = self.shortcut(pictures) + hidden
         return hidden if self.temporal is None else self.temporal(hidden, num_frames)
@@ -86,19 +87,32 @@ class Unit(nn.Module):
                 channels, num_heads=channels // head_dim, head_dim=head_dim, groups=groups, farthest=farthest
             )
 
+    def project_context(self, text: Tensor, image: Tensor) -> ContextKeysValues:
+        """Keys and values of its cross-attention, as `CrossAttention.project_context` takes and gives them.
+
+        By way of the unit's own call, for which offloading brings its weights.
+        """
+        return self(None, None, (text, image))
+
     def forward(
         self,
-        pictures: Tensor,
-        embedding: Tensor,
-        context: ContextKeysValues | None,
-        num_frames: int,
+        pictures: Tensor | None,
+        embedding: Tensor | None,
+        context: ContextKeysValues | tuple[Tensor, Tensor] | None,
+        num_frames: int = 1,
         windows: Sequence[Window] | None = None,
-    ) -> Tensor:
-        """(b·f, c, h, w) → (b·f, c′, h, w); `context` is None exactly where the unit has no attention."""
+    ) -> Tensor | ContextKeysValues:
+        """(b·f, c, h, w) → (b·f, c′, h, w); `context` is None exactly where the unit has no attention.
+
+        Without pictures, text and image context go in, and their keys and values come out.
+        """
+        if pictures is None or embedding is None:
+            assert self.spatial is not None
+            text, image = cast("tuple[Tensor, Tensor]", context)
+            return self.spatial.cross_attention.project_context(text, image)
         pictures = self.residual(pictures, embedding, num_frames)
         if self.spatial is not None and self.temporal is not None:
-            assert context is not None
-            pictures = self.spatial(pictures, context)
+            pictures = self.spatial(pictures, cast("ContextKeysValues", context))
             pictures = self.temporal(pictures, num_frames, windows)
         return pictures
 

@@ -7,15 +7,21 @@ where a convolutional one of the usual shape needs a day.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynamicrafter.models.tiles import OVERLAP, TILE, in_tiles
+
+Way = Literal["encode", "decode"]
 _LAST = 2  # pixels along the side of the patch that the decoder's last branch writes
 
 
@@ -49,7 +55,7 @@ class PlainResidual(nn.Module):
         return features + self.conv2(F.silu(self.conv1(F.silu(features))))
 
 
-class PatchAutoencoder(ModelMixin, ConfigMixin):
+class PatchAutoencoder(ModelMixin, ConfigMixin, AutoencoderMixin):
     """Patches of `patch_size`² pixels to `latent_channels` numbers and back.
 
     Args:
@@ -103,26 +109,56 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
             nn.SiLU(),
             _zero(nn.Conv2d(detail_width, fine, 3, padding=1)),
         )
+        self.use_slicing = self.use_tiling = False
         # Statistics of the latents, so that the UNet sees about unit variance, the small components lifted a little.
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
 
-    def encode(self, pixels: Tensor, return_dict: bool = True) -> Any:
+    def encode(self, pixels: Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple[Posterior]:
         """Pixels (n, 3, h, w) in [-1, 1] → the posterior of (n, c, h/p, w/p); as AutoencoderKL answers."""
-        patches = F.pixel_unshuffle(pixels, self.config["patch_size"])
-        latents = self.linear_in(patches) + self.branch_in(patches)
-        scaled = (latents - _column(self.latent_mean)) / _column(self.latent_std)
-        posterior = Posterior(scaled + self._positions(scaled))
-        return _Encoded(posterior) if return_dict else (posterior,)
+        posterior = Posterior(self(pixels, way="encode"))
+        return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)  # pyrefly: ignore
 
-    def decode(self, latents: Tensor, return_dict: bool = True) -> Any:
+    def decode(self, latents: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
         """Latents (n, c, h, w) → pixels (n, 3, h·p, w·p), about [-1, 1]."""
+        pixels = self(latents, way="decode")
+        return DecoderOutput(sample=pixels) if return_dict else (pixels,)
+
+    def forward(self, sample: Tensor, return_dict: bool = True, *, way: Way | None = None) -> Any:
+        """There and back, as AutoencoderKL does it: pixels (n, 3, h, w) → pixels.
+
+        Args:
+            way: one way only, a tensor in and out. `encode` and `decode` come through here, for it is a network's own
+                call that hooks of offloading bring its weights for.
+        """
+        if way is None:
+            return self.decode(self(sample, way="encode"), return_dict=return_dict)
+        work = self._encode if way == "encode" else self._decode
+        return torch.cat([work(part) for part in sample.split(1)]) if self.use_slicing else work(sample)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        def encode(part: Tensor) -> Tensor:
+            patches = F.pixel_unshuffle(part, self.config["patch_size"])
+            return self.linear_in(patches) + self.branch_in(patches)
+
+        latents = self._in_tiles(encode, pixels, unit=self.config["patch_size"])
+        scaled = (latents - _column(self.latent_mean)) / _column(self.latent_std)
+        return scaled + self._positions(scaled)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        def decode(part: Tensor) -> Tensor:
+            fine = F.pixel_unshuffle(F.pixel_shuffle(self.linear_out(part), self.config["patch_size"]), _LAST)
+            features = self.branch_out(part) + self.detail_in(fine)
+            return F.pixel_shuffle(fine + self.detail(features), _LAST)
+
         latents = (latents - self._positions(latents)) * _column(self.latent_std) + _column(self.latent_mean)
-        whole = F.pixel_shuffle(self.linear_out(latents), self.config["patch_size"])
-        fine = F.pixel_unshuffle(whole, _LAST)
-        features = self.branch_out(latents) + self.detail_in(fine)
-        pixels = F.pixel_shuffle(fine + self.detail(features), _LAST)
-        return _Decoded(pixels) if return_dict else (pixels,)
+        return self._in_tiles(decode, latents, unit=1)
+
+    def _in_tiles(self, work: Callable[[Tensor], Tensor], whole: Tensor, *, unit: int) -> Tensor:
+        """In tiles where that is asked for; positions are of the whole frame, and so no part of the work."""
+        if self.use_tiling and max(whole.shape[2:]) > TILE * unit:
+            return in_tiles(work, whole, tile=TILE, overlap=OVERLAP, unit=unit)
+        return work(whole)
 
     def _positions(self, latents: Tensor) -> Tensor:
         """What is added to latents (n, c, h, w): (c, h, w), zero but in the last two channels."""
@@ -148,16 +184,6 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         _bias(self.linear_in).copy_(-(components * gain).T @ mean)
         self.linear_out.weight.copy_((components / gain)[:, :, None, None])
         _bias(self.linear_out).copy_(mean)
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    latent_dist: Posterior
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    sample: Tensor
 
 
 def _column(values: Any) -> Tensor:

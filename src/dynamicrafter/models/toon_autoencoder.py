@@ -9,15 +9,16 @@ both, near the surface they are added to the first and the last frame. Its resid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import wraps
 from itertools import pairwise
 from typing import Any
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.modeling_utils import ModelMixin  # noqa: F401 diffusers' loader looks for it here
 from diffusers.models.resnet import SpatioTemporalResBlock
 from diffusers.models.upsampling import Upsample2D
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -156,42 +157,16 @@ class ToonAutoencoder(AutoencoderKL):
     Args: as of AutoencoderKL.
     """
 
-    @register_to_config
-    def __init__(
-        self,
-        in_channels: int = 3,
-        out_channels: int = 3,
-        down_block_types: tuple[str, ...] = ("DownEncoderBlock2D",) * 4,
-        up_block_types: tuple[str, ...] = ("UpDecoderBlock2D",) * 4,
-        block_out_channels: tuple[int, ...] = (128, 256, 512, 512),
-        layers_per_block: int = 2,
-        act_fn: str = "silu",
-        latent_channels: int = 4,
-        norm_num_groups: int = 32,
-        sample_size: int = 320,
-        scaling_factor: float = 0.18215,
-        force_upcast: bool = True,
-    ) -> None:
-        super().__init__(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            down_block_types=down_block_types,  # pyrefly: ignore[bad-argument-type] annotated as tuples of one
-            up_block_types=up_block_types,  # pyrefly: ignore[bad-argument-type]
-            block_out_channels=block_out_channels,  # pyrefly: ignore[bad-argument-type]
-            layers_per_block=layers_per_block,
-            act_fn=act_fn,
-            latent_channels=latent_channels,
-            norm_num_groups=norm_num_groups,
-            sample_size=sample_size,
-            scaling_factor=scaling_factor,
-            force_upcast=force_upcast,
-        )
+    @wraps(AutoencoderKL.__init__)  # from whose signature diffusers reads what a folder's settings may say
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        config = self.config
         # pyrefly: ignore [bad-assignment] in place of the usual decoder
         self.decoder = ToonDecoder(
-            latent_channels=latent_channels,
-            widths=block_out_channels,
-            blocks_per_level=layers_per_block + 1,
-            groups=norm_num_groups,
+            latent_channels=config["latent_channels"],
+            widths=config["block_out_channels"],
+            blocks_per_level=config["layers_per_block"] + 1,
+            groups=config["norm_num_groups"],
         )
 
     @apply_forward_hook

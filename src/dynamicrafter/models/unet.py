@@ -10,28 +10,38 @@ text context ─┐            ┌─ image context, its own tokens for every fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, cat, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.kernels.layout import fold_frames, unfold_frames
-from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
+from dynamicrafter.models.adaptable import Adaptable
+from dynamicrafter.models.attention import ContextKeysValues, GatedFeedForward, TemporalTransformer
 from dynamicrafter.models.blocks import ResidualBlock, UNetBlock, Unit, Upsample
 from dynamicrafter.models.deep_features import DeepFeatures
-from dynamicrafter.models.windows import TimeWindows, Window
+from dynamicrafter.models.windows import TimeWindows, Window, windows_on
 
 Context = tuple[ContextKeysValues, ...]
 
 
-class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
+@dataclass
+class UNetOutput(BaseOutput):
+    """The prediction, (b, out_channels, f, h, w), under the name that diffusers' networks give it."""
+
+    sample: Tensor
+
+
+class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
     """Predicts v, ε or x₀ (as its scheduler says) from noisy latents, image latents, text, image and motion.
 
     Args:
@@ -57,6 +67,11 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
     _supports_gradient_checkpointing = True
     _no_split_modules = ("Unit", "TemporalTransformer")
     _repeated_blocks = ["Unit"]  # noqa: RUF012 diffusers declares it so
+    # Down to what has a call of its own, at which a hook can bring its weights: units and what changes the scale.
+    _group_offload_block_modules = (
+        "conv_in", "init_temporal", "down", "middle", "middle_out", "up", "conv_out",
+        *(str(level) for level in range(8)), "resize",
+    )  # fmt: skip
     _skip_layerwise_casting_patterns = ("norm", "time_embedding", "motion_embedding", "conv_in", "conv_out")
 
     @register_to_config
@@ -153,6 +168,12 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         """Whether the picture's latents stand beside the noisy ones."""
         return self.config["in_channels"] > self.config["out_channels"]
 
+    def set_part_bytes(self, num_bytes: int | None) -> None:
+        """Let feed-forward layers widen their tokens in parts of so many bytes; None for what suits the device."""
+        for module in self.modules():
+            if isinstance(module, GatedFeedForward):
+                module.part_bytes = num_bytes
+
     @apply_forward_hook
     def project_context(self, text_context: Tensor, image_context: Tensor | None = None) -> Context:
         """Every cross-attention's keys and values, which stay the same over a whole sampling run.
@@ -166,41 +187,39 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             One entry for each unit with attention, in the order of execution; `forward` takes it as `context`.
         """
         frames = text_context[:, :0] if image_context is None else image_context.flatten(0, 1)
-        return tuple(
-            unit.spatial.cross_attention.project_context(text_context, frames)
-            for unit in self._units()
-            if unit.spatial is not None
-        )
+        return tuple(unit.project_context(text_context, frames) for unit in self._units() if unit.spatial is not None)
 
     def forward(
         self,
         sample: Tensor,
-        timestep: Tensor,
+        timestep: Tensor | float,
         text_context: Tensor | None = None,
         image_context: Tensor | None = None,
-        motion: Tensor | None = None,
+        motion: Tensor | float | None = None,
         *,
         context: Context | None = None,
         windows: TimeWindows | None = None,
         memory: DeepFeatures | None = None,
         control: Sequence[Tensor] | None = None,
-    ) -> Tensor:
+        return_dict: bool | None = None,
+    ) -> Tensor | UNetOutput | tuple[Tensor]:
         """Predict from latents at one noise level.
 
         Args:
             sample: (b, in_channels, f, h, w); f from 1 to `max_frames`, or more with `windows`; h and w divisible by 2
                 per downsampling.
-            timestep: (b,), 0 … 999.
+            timestep: (b,), or one for all videos, 0 … 999.
             text_context: (b, n, cross_attention_dim).
             image_context: (b, f, m, cross_attention_dim), or (b, 1, m, cross_attention_dim) for all frames alike; None
                 where the network reads no picture.
-            motion: (b,), in the checkpoint's unit; None for the default.
+            motion: (b,), or one for all videos, in the checkpoint's unit; None for the default.
             context: the answer of `project_context`, instead of the two contexts.
             windows: what temporal attention sees at once of a clip that is longer; shorter ones it sees as a whole.
                 All else along time, convolutions and norms, sees the clip as one.
             memory: of an earlier call of the same run, whose deep features stand in where little has changed.
             control: added to each skip, in the order in which they are made, and to the middle's output; not with a
                 memory. (b·f, c, h′, w′) each.
+            return_dict: True for an output with `.sample`, False for a tuple, as in diffusers; left out, the tensor.
 
         Returns:
             (b, out_channels, f, h, w).
@@ -211,12 +230,14 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_frames = sample.shape[2]
         at_once = num_frames if windows is None else min(num_frames, windows.size)
         self._check(sample, text_context, image_context, context, at_once)
+        timestep = _for_each("timestep", timestep, sample)
+        motion = _for_each("motion", self.config["default_motion"] if motion is None else motion, sample)
         if context is None:
             assert text_context is not None
             context = self.project_context(text_context, image_context)
         parts = None
         if windows is not None and at_once < num_frames:
-            parts = tuple(window.to(sample) for window in windows.over(num_frames))
+            parts = windows_on(windows, num_frames, sample.device, sample.dtype)
         embedding = F.silu(self._embed(timestep, motion, sample))
         surface = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames, parts)
         compute = partial(self._deep, num_frames=num_frames, parts=parts, control=control)
@@ -228,7 +249,10 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         surface = surface if control is None else surface + control[0]
         last = iter(context[-1:])
         hidden = self._run(self._last_unit, cat([hidden, surface], dim=1), embedding, last, num_frames, parts)
-        return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
+        answer = unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
+        if return_dict is None:
+            return answer
+        return UNetOutput(sample=answer) if return_dict else (answer,)
 
     @property
     def _last_unit(self) -> Unit:
@@ -293,13 +317,11 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
             return checkpoint(unit, hidden, embedding, context, num_frames, windows)
         return unit(hidden, embedding, context, num_frames, windows)
 
-    def _embed(self, timestep: Tensor, motion: Tensor | None, sample: Tensor) -> Tensor:
+    def _embed(self, timestep: Tensor, motion: Tensor, sample: Tensor) -> Tensor:
         """Sum of the embeddings of timestep and motion number, (b, 4·base)."""
         time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
         if self.motion_embedding is None:
             return time
-        if motion is None:
-            motion = timestep.new_full(timestep.shape, self.config["default_motion"])
         return time + self.motion_embedding(self.sinusoid(motion).to(sample.dtype))
 
     def _check(
@@ -325,6 +347,14 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"image_context must be (batch, frames, tokens, width) with batch and frames "
                 f"{(sample.shape[0], num_frames)} like the sample, got {tuple(image.shape)}."
             )
+
+
+def _for_each(name: str, number: Tensor | float, sample: Tensor) -> Tensor:
+    """One number for each video, (b,), of one for all or of as many."""
+    numbers = torch.as_tensor(number, device=sample.device).reshape(-1)
+    if numbers.shape[0] not in (1, sample.shape[0]):
+        raise InputError(f"{name} must be one number or {sample.shape[0]}, as many as videos, got {numbers.shape[0]}.")
+    return numbers.expand(sample.shape[0])
 
 
 def _blocks(levels: nn.ModuleList) -> list[UNetBlock]:

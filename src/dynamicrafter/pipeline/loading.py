@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from dynamicrafter.architectures import FULL, TINY, Architecture
+from dynamicrafter.architectures import FULL, TINY, Architecture, at_size
 from dynamicrafter.checkpoints.files import open_tensors
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.load import (
@@ -28,10 +28,8 @@ from dynamicrafter.hub import find_encoders, preset_from_filename, resolve
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.memory.offload import Reload
 from dynamicrafter.pipeline.folders import empty_components, empty_networks, load_component, read_preset
-from dynamicrafter.presets import Preset, get_preset
+from dynamicrafter.presets import PRESETS, USUAL_PRESET, Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-
-SEEDED_NAMES = ("256", "512", "1024", "interp", "tiny")
 
 _OF_FILES = ("preset", "encoders")
 
@@ -122,16 +120,24 @@ def seeded_components(name: str, *, dtype: Dtypes, lazy: bool = False) -> tuple[
 
 
 def seeded_source(name: str) -> tuple[SeededTensors, Architecture, Preset]:
-    """Weights drawn from their names: `seeded:256`, `512`, `1024`, `interp`, or the small `tiny`.
+    """Weights drawn from their names: `seeded:512` or another released preset, small as `seeded:tiny-512`.
 
     Raises:
         InputError: another name.
     """
     kind = name.removeprefix(SEEDED)
-    if kind not in SEEDED_NAMES:
-        raise InputError(f"model {name!r} must be one of {', '.join(SEEDED + known for known in SEEDED_NAMES)}.")
-    architecture, preset = (TINY, get_preset("512")) if kind == "tiny" else (FULL, get_preset(kind))
+    small, called = kind.startswith(TINY.name), kind.removeprefix(TINY.name).removeprefix("-")
+    architecture = TINY if small else FULL
+    preset = seeded_preset(called or USUAL_PRESET) if called or small else None
+    if preset is None:
+        known = ", ".join(SEEDED + preset.called for preset in PRESETS.values())
+        raise InputError(f"model {name!r} must be one of {known}, {SEEDED}{TINY.name} or {SEEDED}{TINY.name}-NAME.")
     return SeededTensors(architecture, preset), architecture, preset
+
+
+def seeded_preset(name: str) -> Preset | None:
+    """The released preset of a name; None for the package's own, which has no published names, and for no name."""
+    return next((preset for preset in PRESETS.values() if name in (preset.name, *preset.aliases)), None)
 
 
 def empty_model(name: str, *, preset: str | None = None) -> tuple[dict[Component, Any], Preset]:
@@ -165,18 +171,11 @@ def empty_model(name: str, *, preset: str | None = None) -> tuple[dict[Component
 
 def _empty_networks(architecture: Architecture, preset: Preset) -> tuple[dict[Component, Any], Preset]:
     networks = {name: build_empty(name, architecture, preset).to("meta") for name in components_of(preset)}
-    return networks, _at_size(preset, architecture)
-
-
-def _at_size(preset: Preset, architecture: Architecture) -> Preset:
-    """A preset at the size that an architecture is run at."""
-    if architecture.size is None:
-        return preset
-    return replace(preset, height=architecture.size[0], width=architecture.size[1])
+    return networks, at_size(preset, architecture)
 
 
 def _components(loaded: LoadedNetworks) -> dict[str, Any]:
-    preset = _at_size(loaded.preset, loaded.architecture)
+    preset = at_size(loaded.preset, loaded.architecture)
     return {
         **dict.fromkeys(COMPONENTS),  # None for those that the model is without
         **loaded.networks,

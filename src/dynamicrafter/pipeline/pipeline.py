@@ -57,7 +57,7 @@ from dynamicrafter.pipeline.loading import (
     seeded_components,
 )
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
-from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
+from dynamicrafter.pipeline.lora_loader import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.run_lock import one_run_at_a_time
@@ -66,13 +66,11 @@ from dynamicrafter.presets import (
     NUM_FRAMES,
     WINDOW_STRIDE,
     Preset,
-    Sampler,
     check_cache,
-    check_eta,
     check_frame_size,
-    check_sampler,
     preset_from_dict,
 )
+from dynamicrafter.samplers import Sampler, check_eta
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.schedulers.initial_noise import InitialNoise
 
@@ -221,6 +219,16 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             pipeline.offloader.device = torch.device("cpu")  # until `apply_plan` names another
         return pipeline
 
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:
+        """Write a folder that `from_pretrained` reads, as diffusers does.
+
+        Raises:
+            InputError: adapters are on that were not fused.
+        """
+        with self._plain_unet():
+            self.unet.check_savable()
+            super().save_pretrained(save_directory, *args, **options)
+
     @property
     def preset(self) -> Preset:
         """What the checkpoint was made for: size, motion number, default sampling."""
@@ -341,13 +349,13 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
         sampler = preset.sampler if sampler is None else sampler
-        check_sampler(sampler)
         eta = preset.eta_for(sampler) if eta is None else eta
         check_eta(eta, sampler)
         check_cache(cache)
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale, interval=guidance_interval)
         self.scheduler.set_timesteps(steps, sampler=sampler, start_step=start_step)
         self._interrupt = False
+        self._guidance_scale = guidance
 
         first = None if image is None else as_pixels(image, height=height, width=width, fit=fit)
         last = (

@@ -17,6 +17,7 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
+from dynamicrafter.kernels.transfer import is_out_of_memory, send
 from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.memory.blocks import projections_on
 from dynamicrafter.memory.devices import total_memory
@@ -35,7 +36,6 @@ from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-from dynamicrafter.schedulers.sampling import SamplingRun
 from dynamicrafter.text.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class PipelineSteps(DiffusionPipeline):
     scheduler: DynamiCrafterScheduler
     offloader: Offloader
     _interrupt: bool
+    _guidance_scale: float | None = None  # of the run; a callback may set another
 
     @property
     def networks(self) -> Networks:
@@ -310,18 +311,19 @@ class PipelineSteps(DiffusionPipeline):
         motion = motion.to(latents.device)
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
-        run, memory = SamplingRun(self.scheduler, eta=eta), RunMemory(cache)
+        memory, begun, scale = RunMemory(cache), plan, self._guidance_scale
         contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.onload("unet")  # in every step, for a callback may have decoded in between
+                noise = self._step_noise(latents, index, eta, generator, shuffled, step_noise)
                 sample = latents if image_latents is None else torch.cat([latents, image_latents], dim=1)
                 sample = sample.to(self.unet.dtype)
                 outputs, now = None, plan.at(timestep)
                 try:
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
-                except torch.OutOfMemoryError:
-                    if len(contexts.groups) == len(contexts.names):
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or len(contexts.groups) == len(contexts.names):
                         raise
                 if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
@@ -330,18 +332,40 @@ class PipelineSteps(DiffusionPipeline):
                 guided = combine(outputs, now)
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
-                noise = None if step_noise is None else step_noise[index]
-                if noise is None and shuffled is not None and eta > 0:
-                    noise = shuffled.draw(latents.shape, generator)
-                latents = run.step(guided, timestep, latents, noise=noise, generator=generator)
+                latents, denoised = self.scheduler.step(
+                    guided, timestep, latents, eta=eta, noise=noise, return_dict=False
+                )
                 if on_step_end is not None:
-                    tensors = {"latents": latents, "denoised": run.denoised}
+                    tensors = {"latents": latents, "denoised": denoised}
                     changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
                     latents = (changed or {}).get("latents", latents)
+                    if self._guidance_scale != scale and self._guidance_scale is not None:
+                        scale = self._guidance_scale
+                        plan = begun.rescaled_to(scale)
                 bar.update()
                 if self._interrupt:
                     break
         return latents if pinned is None else pinned.end(latents, self.scheduler)
+
+    @staticmethod
+    def _step_noise(
+        latents: Tensor,
+        index: int,
+        eta: float,
+        generator: Generators,
+        shuffled: ShuffledNoise | None,
+        given: Sequence[Tensor] | None,
+    ) -> Tensor | None:
+        """The fresh noise of a step, on its way to the device before the networks are called; None where there is none.
+
+        Drawn afterwards, the device would wait for it.
+        """
+        if eta == 0:
+            return None
+        if given is not None:
+            return given[index]
+        drawn = draw(latents.shape, generator) if shuffled is None else shuffled.draw(latents.shape, generator)
+        return send(drawn, latents.device)
 
     @torch.no_grad()
     def decode_latents(

@@ -22,7 +22,7 @@ from dynamicrafter.checkpoints.networks import build_empty, components_of
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.memory.counting import LiveMemory
-from dynamicrafter.presets import Preset, get_preset
+from dynamicrafter.presets import USUAL_PRESET, Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import TrainConfig
 from dynamicrafter.training.optimizers import is_matrix
@@ -180,7 +180,7 @@ def device_memory() -> int:
 def _preset(config: TrainConfig) -> Preset:
     name = config.preset or config.model.removeprefix(SEEDED)
     try:
-        return get_preset("512" if name == "tiny" else name)
+        return get_preset(USUAL_PRESET if name == TINY.name else name)
     except InputError:
         raise InputError(
             f"--dry-run knows the sizes of presets, not of {config.model}; name the preset it descends from with "

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dynamicrafter.data.config import DataConfig
 from dynamicrafter.errors import InputError
-from dynamicrafter.presets import BUNDLED, get_preset
+from dynamicrafter.presets import BUNDLED, PRESETS, get_preset
 from dynamicrafter.training.config import (
     LoraConfig,
     ObjectiveConfig,
@@ -19,6 +21,8 @@ from dynamicrafter.training.config import (
     Stage,
     TrainConfig,
 )
+
+_LARGE = 512 * 512  # pixels of a frame, beyond which one clip at a time fills a card
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,7 @@ def finetune(preset: str) -> TrainConfig:
         output=Path(f"finetune-{preset}"),
         data=DataConfig(size=(released.height, released.width)),
         objective=ObjectiveConfig(ends=1.0 if released.interpolates else 0.0),
-        batch_size=1 if released.name == "1024" else 2,
+        batch_size=1 if released.height * released.width > _LARGE else 2,
     )
 
 
@@ -155,14 +159,7 @@ def from_scratch() -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Recipe] = {
-    "finetune-256": Recipe(summary="all of 256, 256×256", make=lambda: finetune("256")),
-    "finetune-512": Recipe(summary="all of 512, 512×320", make=lambda: finetune("512")),
-    "finetune-1024": Recipe(summary="all of 1024, 1024×576", make=lambda: finetune("1024")),
-    "finetune-interp": Recipe(summary="all of interp, 512×320, first and last frame", make=lambda: finetune("interp")),
-    "lora-512": Recipe(summary="adapters for 512", make=lambda: lora("512")),
-    "lora-1024": Recipe(summary="adapters for 1024", make=lambda: lora("1024")),
-    "lora-interp": Recipe(summary="adapters for interp", make=lambda: lora("interp")),
+_OWN_RECIPES: dict[str, Recipe] = {
     "finetune-bundled": Recipe(summary="all of bundled, 128×128", make=finetune_bundled),
     "lora-bundled": Recipe(summary="adapters for bundled", make=lora_bundled),
     "from-scratch-tiny": Recipe(
@@ -174,15 +171,29 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
+def recipes() -> dict[str, Recipe]:
+    """All recipes by name: two for each released preset, and those of the package's own model."""
+    released: dict[str, Recipe] = {}
+    for preset in PRESETS.values():
+        name = preset.called
+        size = f"{preset.width}×{preset.height}" + ", first and last frame" * preset.interpolates
+        released[f"finetune-{name}"] = Recipe(summary=f"all of {name}, {size}", make=partial(finetune, name))
+        released[f"lora-{name}"] = Recipe(summary=f"adapters for {name}", make=partial(lora, name))
+    return released | _OWN_RECIPES
+
+
 def get_recipe(name: str) -> Recipe:
     """Look a recipe up.
 
     Raises:
         InputError: no recipe has that name.
     """
-    if name not in RECIPES:
-        raise InputError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}.")
-    return RECIPES[name]
+    known = recipes()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        advice = f"; did you mean {close[0]}?" if close else "."
+        raise InputError(f"recipe must be one of {', '.join(known)}, got {name!r}{advice}")
+    return known[name]
 
 
 def build(home: str | None, config: TrainConfig) -> Any:

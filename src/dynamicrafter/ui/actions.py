@@ -12,36 +12,37 @@ import gradio as gr
 
 from dynamicrafter import hub
 from dynamicrafter.errors import InputError
+from dynamicrafter.faces.catalogue import AUTOMATIC
+from dynamicrafter.faces.controls import controls, options_from
 from dynamicrafter.ui import views
-from dynamicrafter.ui.catalogue import AUTOMATIC, ModelChoice
-from dynamicrafter.ui.controls import controls, look, options_from, shown
+from dynamicrafter.ui.controls import look, value_of
 from dynamicrafter.ui.guard import visit_of
-from dynamicrafter.ui.jobs import Job, JobQueue
 from dynamicrafter.ui.layout import ClipTab, Page, upload_from
-from dynamicrafter.ui.requests import Upload
+from dynamicrafter.ui.requests import StoryRow, Upload, mode_of
 from dynamicrafter.ui.results import Result
 from dynamicrafter.ui.service import Service
-from dynamicrafter.ui.story import TRANSITIONS, StoryShot
+from dynamicrafter.ui.story import TRANSITIONS
+from dynamicrafter.ui.tasks import ClipTask, TaskQueue
 
-WATCH = 0.2  # seconds between two looks at a job
+WATCH = 0.2  # seconds between two looks at a task
 
 Changes = dict[Any, Any]  # component → its new value or properties
 
 
 def owner_of(request: gr.Request) -> str:
-    """Whose a job is: the visit's, or the session's of a program that keeps no cookie."""
+    """Whose a task is: the visit's, or the session's of a program that keeps no cookie."""
     visit = visit_of(request.headers.get("cookie", ""))
     return f"visit {visit}" if visit else f"session {request.session_hash}"
 
 
-async def watch(job: Job, queue: JobQueue) -> AsyncIterator[str]:
-    """What the page says of a job, each time that it changes, until the job is over."""
-    job.watchers += 1
+async def watch(task: ClipTask, queue: TaskQueue) -> AsyncIterator[str]:
+    """What the page says of a task, each time that it changes, until the task is over."""
+    task.watchers += 1
     said = None
     try:
         while True:
-            over = job.is_over
-            now = views.status(job, queue)
+            over = task.is_over
+            now = views.status(task, queue)
             if now != said:
                 said = now
                 yield now
@@ -49,8 +50,8 @@ async def watch(job: Job, queue: JobQueue) -> AsyncIterator[str]:
                 return
             await asyncio.sleep(WATCH)
     finally:
-        job.watchers -= 1
-        job.watched = queue.clock()
+        task.watchers -= 1
+        task.watched = queue.clock()
 
 
 def connect(page: Page, service: Service) -> None:
@@ -84,12 +85,12 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
         owner = owner_of(request)
         try:
             given = _given(tab, values)
-            job = await asyncio.to_thread(
+            task = await asyncio.to_thread(
                 lambda: service.submit(
                     tab.mode,
                     given.pictures,
                     prompt=given.prompt,
-                    shots=given.shots,
+                    rows=given.rows,
                     options=options_from(given.options),
                     model=model,
                     owner=owner,
@@ -98,7 +99,7 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
         except InputError as error:
             yield {tab.status: views.problem(str(error))}
             return
-        async for changes in _following(job, tab, page, service):
+        async for changes in _following(task, tab, page, service):
             yield changes
 
     return make
@@ -110,7 +111,7 @@ class _Given:
 
     pictures: list[Upload | None]
     prompt: str
-    shots: list[StoryShot]
+    rows: list[StoryRow]
     options: tuple[Any, ...]
 
 
@@ -120,7 +121,7 @@ def _given(tab: ClipTab, values: tuple[Any, ...]) -> _Given:
     needed, places = len(tab.text.pictures), len(tab.pictures)
     uploads = [upload_from(value) for value in values[:places]]
     pictures = uploads[:needed] + [upload for upload in uploads[needed:] if upload is not None]
-    rest, shots = values[places + 1 :], []
+    rest, rows = values[places + 1 :], []
     for number in range(len(tab.shots)):
         image, prompt, seconds, transition = rest[4 * number : 4 * number + 4]
         upload = upload_from(image)
@@ -131,26 +132,26 @@ def _given(tab: ClipTab, values: tuple[Any, ...]) -> _Given:
         place = None if upload is None else len(pictures)
         pictures += [] if upload is None else [upload]
         kind = transition if transition in TRANSITIONS else "cut"
-        shots.append(StoryShot(picture=place, prompt=prompt or "", seconds=seconds or "2", transition=kind))
-    return _Given(pictures=pictures, prompt=values[places] or "", shots=shots, options=rest[4 * len(tab.shots) :])
+        rows.append(StoryRow(picture=place, prompt=prompt or "", seconds=seconds or "2", transition=kind))
+    return _Given(pictures=pictures, prompt=values[places] or "", rows=rows, options=rest[4 * len(tab.shots) :])
 
 
-async def _following(job: Job, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
+async def _following(task: ClipTask, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
     yield {tab.make: gr.update(interactive=False), tab.cancel: gr.update(interactive=True)}
-    async for text in watch(job, service.queue):
+    async for text in watch(task, service.queue):
         yield {tab.status: text}
     yield {
         tab.make: gr.update(interactive=True),
         tab.cancel: gr.update(interactive=False),
-        page.gallery: views.gallery(service.results.of(job.owner)),
+        page.gallery: views.gallery(service.results.of(task.owner)),
     }
 
 
 def _cancelling(tab: ClipTab, service: Service) -> Callable[..., Any]:
     def cancel(request: gr.Request) -> Any:
-        for job in service.queue.unfinished(owner_of(request)):
-            if job.request.mode == tab.mode:
-                service.queue.cancel(job)
+        for task in service.queue.unfinished(owner_of(request)):
+            if task.request.tab == tab.mode:
+                service.queue.cancel(task)
         return gr.update(interactive=False)
 
     return cancel
@@ -162,10 +163,10 @@ def _resuming(page: Page, service: Service) -> Callable[..., AsyncIterator[Chang
         owner = owner_of(request)
         choices = [(choice.label, choice.key) for choice in service.catalogue.choices()]
         yield {page.gallery: views.gallery(service.results.of(owner)), page.model: gr.update(choices=choices)}
-        for job in service.queue.unfinished(owner):
-            tab = page.tab(job.request.mode)
+        for task in service.queue.unfinished(owner):
+            tab = page.tab(task.request.tab)
             yield {page.tabs: gr.update(selected=tab.mode)}
-            async for changes in _following(job, tab, page, service):
+            async for changes in _following(task, tab, page, service):
                 yield changes
 
     return resume
@@ -174,7 +175,7 @@ def _resuming(page: Page, service: Service) -> Callable[..., AsyncIterator[Chang
 def _choosing(page: Page, service: Service) -> Callable[[str], Changes]:
     def choose(key: str) -> Changes:
         """Show the ranges of another model, and whether it must be fetched first."""
-        choice = _row(service, key)
+        choice = service.catalogue.get(key)
         missing = choice is not None and not choice.here
         text = f"Download {key} ({hub.OFFICIAL_GB:g} GB)"
         changes: Changes = {page.download: gr.update(visible=missing, value=text), page.model_note: ""}
@@ -187,23 +188,19 @@ def _choosing(page: Page, service: Service) -> Callable[[str], Changes]:
 
 def _ranges(tab: ClipTab, service: Service, key: str) -> Changes:
     """What a model changes about a tab's options; what was typed in stays."""
-    preset = service.catalogue.preset_for(key, tab.mode)
+    preset = service.catalogue.preset_for(key, mode_of(tab.mode))
     changes = {}
-    for control, component in zip(controls(), tab.options, strict=True):
-        settings = look(control, preset)
+    for control, component in zip(controls(preset), tab.options, strict=True):
+        settings = look(control)
         if settings.pop("component") != "Slider":
             settings.pop("value")
         changes[component] = gr.update(**settings)
     return changes
 
 
-def _row(service: Service, key: str) -> ModelChoice | None:
-    return next((choice for choice in service.catalogue.choices() if choice.key == key), None)
-
-
 def _downloading(page: Page, service: Service) -> Callable[[str], AsyncIterator[Changes]]:
     async def download(key: str) -> AsyncIterator[Changes]:
-        choice = _row(service, key)
+        choice = service.catalogue.get(key)
         if choice is None or choice.here or not service.catalogue.downloads:
             yield {page.model_note: views.problem("there is nothing to download; choose a model that is not here yet.")}
             return
@@ -248,20 +245,21 @@ def _on_card(page: Page, service: Service) -> Callable[..., Changes]:
 
 def _use_again(result: Result, page: Page, service: Service) -> Changes:
     """Fill a tab with what a clip was made from."""
-    request, tab = result.request, page.tab(result.request.mode)
-    key = request.key if _row(service, request.key) is not None else AUTOMATIC
-    preset = service.catalogue.preset_for(key, tab.mode)
+    request, tab = result.request, page.tab(result.request.tab)
+    key = request.key if service.catalogue.get(request.key) is not None else AUTOMATIC
+    preset = service.catalogue.preset_for(key, mode_of(tab.mode))
     changes: Changes = {page.tabs: gr.update(selected=tab.mode), page.model: key}
     for other in page.clip_tabs:
         changes |= _ranges(other, service, key)
-    for component, control, value in zip(tab.options, controls(), shown(request.options, preset), strict=True):
-        settings = look(control, preset)
+    for component, control in zip(tab.options, controls(preset), strict=True):
+        settings = look(control)
         settings.pop("component")
+        value = value_of(control, getattr(request.spec.options, control.name))
         changes[component] = gr.update(**{**settings, "value": value})
-    for component, picture in zip_longest(tab.pictures, request.pictures[: len(tab.pictures)]):
+    for component, picture in zip_longest(tab.pictures, request.uploads[: len(tab.pictures)]):
         changes[component] = str(picture.path) if picture is not None else None
-    for row, shot in zip_longest(tab.shots, request.shots):
-        image = None if shot is None or shot.picture is None else str(request.pictures[shot.picture].path)
+    for row, shot in zip_longest(tab.shots, request.rows):
+        image = None if shot is None or shot.picture is None else str(request.uploads[shot.picture].path)
         told = (shot.prompt, shot.seconds, shot.transition) if shot else ("", "2", "cut")
         changes |= dict(zip(row.parts, (image, *told), strict=True))
     changes[tab.prompt] = request.prompt

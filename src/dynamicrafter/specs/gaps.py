@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
-from dynamicrafter.animator.options import AnimateOptions
-from dynamicrafter.animator.shots import PictureLike, stored_pictures
 from dynamicrafter.errors import InputError
 
 
@@ -24,55 +20,11 @@ class Gap:
     item: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyShot:
-    """One clip through key pictures.
+def plan_gaps(num_pictures: int, prompts: Sequence[str], *, closed: bool, item: str = "") -> list[Gap]:
+    """The gaps between key pictures, in their order; see `ClipSpec`.
 
     Args:
-        pictures: two or more, in their order.
-        prompts: what happens: one for all gaps, or one for each.
-        closed: whether a last gap leads back to the first picture, so that the clip loops.
-        options: how it is made; `frames` counts each gap with both its pictures. Pictures are pinned, by the mean of
-            their latents, whatever `pin_first_frame` and `deterministic` say.
-        item, sample: as in `Shot`; the first gap draws from that stream, the others from streams named after it.
-    """
-
-    pictures: tuple[PictureLike, ...]
-    prompts: tuple[str, ...] = ("",)
-    closed: bool = False
-    options: AnimateOptions = field(default_factory=AnimateOptions)
-    item: str = ""
-    sample: int = 0
-
-    def gaps(self) -> list[Gap]:
-        """The gaps in their order.
-
-        Raises:
-            InputError: fewer than two pictures, or neither one prompt nor one for each gap.
-        """
-        return plan_gaps(len(self.pictures), self.prompts, closed=self.closed, item=self.item)
-
-    def metadata(self, pictures: Sequence[Image.Image], *, num_frames: int) -> dict[str, Any]:
-        """What tells the clip from its first gap's: all prompts and pictures, and the frames where these stand.
-
-        Args:
-            pictures: those of the shot, read.
-            num_frames: of each gap.
-        """
-        return {
-            "prompt": "; ".join(self.prompts),
-            "pictures": stored_pictures(self.pictures, pictures),
-            "keys": {
-                "prompts": list(self.prompts),
-                "closed": self.closed,
-                "frames": key_frames(len(pictures), num_frames),
-            },
-            "item": self.item,
-        }
-
-
-def plan_gaps(num_pictures: int, prompts: Sequence[str], *, closed: bool, item: str = "") -> list[Gap]:
-    """The gaps between key pictures; see `KeyShot`.
+        item: of the clip; the first gap draws from that stream, the others from streams named after it.
 
     Raises:
         InputError: fewer than two pictures, or neither one prompt nor one for each gap.

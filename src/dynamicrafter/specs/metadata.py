@@ -1,16 +1,55 @@
-"""What a clip's file says about its making. Files come from anywhere, so every value is checked for its type."""
+"""A clip's metadata, there and back. Files come from anywhere, so every value is checked for its type."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar
 
-from dynamicrafter.animator.adapters import Adapter
-from dynamicrafter.animator.options import AnimateOptions, Mode
 from dynamicrafter.errors import InputError
+from dynamicrafter.modes import MODES, Mode
+from dynamicrafter.specs.adapters import Adapter
+from dynamicrafter.specs.clip import CheckedClip
+from dynamicrafter.specs.options import AnimateOptions
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeBy:
+    """What a clip was made by.
+
+    Attributes:
+        model, preset, model_hash: the weights: their name, what they descend from, and the files' fingerprint.
+        loras: adapters that were on the model.
+        device, dtype: kind of device, and number format.
+        generator, torch: versions of this package and of PyTorch.
+    """
+
+    model: str
+    preset: str
+    model_hash: str
+    loras: tuple[Adapter, ...]
+    device: str
+    dtype: str
+    torch: str
+    generator: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, in the form that metadata have."""
+        return {
+            "generator": self.generator,
+            "model": {"name": self.model, "preset": self.preset, "hash": self.model_hash},
+            "lora": [adapter.as_dict() for adapter in self.loras],
+            "device": self.device,
+            "dtype": self.dtype,
+            "torch": self.torch,
+        }
+
+
+def clip_metadata(clip: CheckedClip, made_by: MadeBy, **more: Any) -> dict[str, Any]:
+    """All that a clip was made from, as plain values; `read_clip_metadata` reads them back."""
+    return {**made_by.as_dict(), **clip.subject(), "options": clip.options.as_dict(), **more}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +70,7 @@ class StoredKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class StoredClip:
     """What a clip's file says about its making, checked for type and nothing else."""
 
     clip: Path
@@ -42,19 +81,16 @@ class Recipe:
     options: AnimateOptions
     item: str
     sample: int
-    model: str
-    preset: str
-    model_hash: str
-    loras: tuple[Adapter, ...]
-    device: str
-    dtype: str
-    generator: str
-    torch: str
+    made_by: MadeBy
     fps: str
     crf: int | None
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return self.keys.prompts if self.keys else (self.prompt,)
 
-def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
+
+def read_clip_metadata(metadata: dict[str, Any], *, clip: Path) -> StoredClip:
     """Check a clip's metadata for what repeating it needs.
 
     Args:
@@ -65,20 +101,19 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
         InputError: something is missing or of a wrong type.
     """
     values = _Fields(metadata, clip)
-    model = _Fields(values.get("model", dict), clip)
     output = _Fields(values.get("output", dict), clip)
     mode = values.get("mode", str)
-    if mode not in get_args(Mode):
-        raise InputError(f"{clip} says its mode is {mode!r}, which is none of {', '.join(get_args(Mode))}.")
+    if mode not in MODES:
+        raise InputError(f"{clip} says its mode is {mode!r}, which is none of {', '.join(MODES)}.")
     pictures = [_Fields(picture, clip) for picture in values.get("pictures", list)]
     kept = values.get("options", dict)
     try:
         options = AnimateOptions.from_dict(kept)
     except InputError as error:
         raise InputError(f"{clip} holds options that can't be repeated: {error}") from error
-    return Recipe(
+    return StoredClip(
         clip=clip,
-        mode=cast("Mode", mode),
+        mode=mode,
         prompt=values.get("prompt", str),
         pictures=tuple(
             StoredPicture(path=picture.get("path", str, type(None)), sha256=picture.get("sha256", str))
@@ -88,6 +123,15 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
         options=options,
         item=values.get("item", str),
         sample=values.get("sample", int),
+        made_by=_made_by(values, clip),
+        fps=output.get("fps", str),
+        crf=output.get("crf", int, type(None)),
+    )
+
+
+def _made_by(values: _Fields, clip: Path) -> MadeBy:
+    model = _Fields(values.get("model", dict), clip)
+    return MadeBy(
         model=model.get("name", str),
         preset=model.get("preset", str),
         model_hash=model.get("hash", str),
@@ -96,8 +140,6 @@ def read_recipe(metadata: dict[str, Any], *, clip: Path) -> Recipe:
         dtype=values.get("dtype", str),
         generator=values.get("generator", str),
         torch=values.get("torch", str),
-        fps=output.get("fps", str),
-        crf=output.get("crf", int, type(None)),
     )
 
 

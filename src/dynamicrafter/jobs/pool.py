@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dynamicrafter.jobs.maker import Hello, Made, Order, Refused
+from dynamicrafter.jobs.worker import Task, TasksDone, TasksFailed, WorkerReady
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepDone:
     """A worker is so many of its steps along."""
 
     done: int
@@ -18,32 +18,32 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class WorkerLost:
     """A worker is gone, and what it had in hand with it; the pool puts another in its place."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WorkerEvent:
     """Something came from the worker `name`."""
 
     name: str
-    what: Hello | Stepped | Made | Refused | Lost
+    what: WorkerReady | StepDone | TasksDone | TasksFailed | WorkerLost
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     """Workers that load the model once and stay."""
 
     def idle(self) -> list[str]:
-        """Names of the workers that are ready for orders."""
+        """Names of the workers that are ready for tasks."""
         ...
 
-    def give(self, name: str, orders: Sequence[Order]) -> None:
-        """Have an idle worker carry out orders."""
+    def give(self, name: str, tasks: Sequence[Task]) -> None:
+        """Have an idle worker carry out tasks."""
         ...
 
-    def wait(self, seconds: float) -> list[Event]:
+    def wait(self, seconds: float) -> list[WorkerEvent]:
         """What comes in; nothing, where nothing does for so long.
 
         A `Refused` from a worker that never said `Hello` is about its setup.

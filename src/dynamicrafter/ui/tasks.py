@@ -1,4 +1,4 @@
-"""The queue: one job per device at a time, in the order in which they came."""
+"""The queue: one task for each device at a time, in the order in which they came."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.ui.engine import heard_warnings
+from dynamicrafter.faces.warnings import heard_warnings
 
 logger = logging.getLogger(__name__)
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
-ABANDONED = 120.0  # seconds without anybody who watches, after which a job is not worth its device
-_TYPICAL = 5  # the last so many jobs say how long the next ones may take
+ABANDONED = 120.0  # seconds without anybody who watches, after which a task is not worth its device
+_TYPICAL = 5  # the last so many tasks say how long the next ones may take
 
 OUT_OF_MEMORY = "The server ran out of memory. Try a smaller size or fewer frames under “More options”."
 
 
 class Cancelled(Exception):  # noqa: N818 it is no error
-    """Raised inside a job's work to end it."""
+    """Raised inside a task's work to end it."""
 
 
 @dataclass(eq=False)
-class Job:
+class ClipTask:
     """One request on its way. Written by the queue and its worker, read by anybody.
 
     Attributes:
@@ -69,51 +69,51 @@ class Job:
         return self.state in ("done", "failed", "cancelled")
 
 
-class Progress:
-    """What a running job's work calls; ends the work where it was cancelled or nobody watches any more."""
+class TaskProgress:
+    """What a running task's work calls; ends the work where it was cancelled or nobody watches any more."""
 
-    def __init__(self, job: Job, clock: Callable[[], float]) -> None:
-        self._job, self._clock = job, clock
+    def __init__(self, task: ClipTask, clock: Callable[[], float]) -> None:
+        self._task, self._clock = task, clock
 
     def on_phase(self, text: str) -> None:
         self._go_on()
-        self._job.phase, self._job.stepped = text, self._clock()
-        self._job.version += 1
+        self._task.phase, self._task.stepped = text, self._clock()
+        self._task.version += 1
 
     def on_step(self, done: int, steps: int) -> None:
         self._go_on()
-        job = self._job
-        job.step, job.steps = done, steps
-        job.phase = "Decoding" if done == steps else ""
-        job.version += 1
+        task = self._task
+        task.step, task.steps = done, steps
+        task.phase = "Decoding" if done == steps else ""
+        task.version += 1
 
     def on_preview(self, address: str) -> None:
-        self._job.preview = address
-        self._job.version += 1
+        self._task.preview = address
+        self._task.version += 1
 
     def _go_on(self) -> None:
-        job = self._job
-        if job.stop.is_set() or is_abandoned(job, self._clock()):
+        task = self._task
+        if task.stop.is_set() or is_abandoned(task, self._clock()):
             raise Cancelled
 
 
-def is_abandoned(job: Job, now: float) -> bool:
+def is_abandoned(task: ClipTask, now: float) -> bool:
     """Whether nobody has watched it for long."""
-    return job.watchers == 0 and now - job.watched > ABANDONED
+    return task.watchers == 0 and now - task.watched > ABANDONED
 
 
-class JobQueue:
-    """Takes jobs, and works through them with one thread per device.
+class TaskQueue:
+    """Takes tasks, and works through them with one thread per device.
 
     Args:
-        workers: one function per device: (job, progress) → result.
-        most_waiting: jobs that may wait; `most_each` of them for one owner, its running one included.
+        workers: one function per device: (task, progress) → result.
+        most_waiting: tasks that may wait; `most_each` of them for one owner, its running one included.
         clock: seconds that only grow.
     """
 
     def __init__(
         self,
-        workers: Sequence[Callable[[Job, Progress], Any]],
+        workers: Sequence[Callable[[ClipTask, TaskProgress], Any]],
         *,
         most_waiting: int,
         most_each: int,
@@ -121,8 +121,8 @@ class JobQueue:
     ) -> None:
         self.clock = clock
         self._most_waiting, self._most_each = most_waiting, most_each
-        self._waiting: deque[Job] = deque()
-        self._running: set[Job] = set()
+        self._waiting: deque[ClipTask] = deque()
+        self._running: set[ClipTask] = set()
         self._lasted: deque[float] = deque(maxlen=_TYPICAL)
         self._changed = threading.Condition()
         self._closed = False
@@ -133,13 +133,16 @@ class JobQueue:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, request: Any, *, owner: str) -> Job:
+    def submit(self, request: Any, *, owner: str, notes: Iterable[str] = ()) -> ClipTask:
         """Put a request at the end of the queue.
+
+        Args:
+            notes: what is known already that its owner should know.
 
         Raises:
             InputError: the queue is full, or its owner's share of it.
         """
-        job = Job(request, owner, watched=self.clock())
+        task = ClipTask(request, owner, watched=self.clock(), notes=list(notes))
         with self._changed:
             if self._closed:
                 raise InputError("the server is shutting down; try again when it is back.")
@@ -149,39 +152,39 @@ class JobQueue:
                 raise InputError(
                     f"you have {self._most_each} clips in the queue already; wait for one of them or cancel it."
                 )
-            self._waiting.append(job)
+            self._waiting.append(task)
             self._changed.notify()
-        return job
+        return task
 
-    def cancel(self, job: Job) -> None:
-        """Take a job out of the queue, or let its work end after the step."""
-        job.stop.set()
+    def cancel(self, task: ClipTask) -> None:
+        """Take a task out of the queue, or let its work end after the step."""
+        task.stop.set()
         with self._changed:
-            if job in self._waiting:
-                self._waiting.remove(job)
-                self._finish(job, "cancelled")
+            if task in self._waiting:
+                self._waiting.remove(task)
+                self._finish(task, "cancelled")
                 self._others_move_up()
-            elif not job.is_over:
-                job.phase = "Stopping"
-                job.version += 1
+            elif not task.is_over:
+                task.phase = "Stopping"
+                task.version += 1
 
-    def unfinished(self, owner: str) -> list[Job]:
-        """An owner's jobs that wait or are worked at, the oldest first."""
+    def unfinished(self, owner: str) -> list[ClipTask]:
+        """An owner's tasks that wait or are worked at, the oldest first."""
         with self._changed:
-            return [job for job in (*self._running, *self._waiting) if job.owner == owner]
+            return [task for task in (*self._running, *self._waiting) if task.owner == owner]
 
-    def place(self, job: Job) -> int:
-        """1 for the next one; 0 for a job that does not wait."""
+    def place(self, task: ClipTask) -> int:
+        """1 for the next one; 0 for a task that does not wait."""
         with self._changed:
-            return self._waiting.index(job) + 1 if job in self._waiting else 0
+            return self._waiting.index(task) + 1 if task in self._waiting else 0
 
     def seconds_until(self, place: int) -> float | None:
-        """About how long a job at this place will wait, by how long the last ones took; None where none did."""
+        """About how long a task at this place will wait, by how long the last ones took; None where none did."""
         with self._changed:
             if not self._lasted:
                 return None
             typical = sum(self._lasted) / len(self._lasted)
-            spent = sum(min(self.clock() - job.began, typical) for job in self._running)
+            spent = sum(min(self.clock() - task.began, typical) for task in self._running)
             return max(0.0, (place * typical * min(1, len(self._running)) - spent) / len(self._threads))
 
     @property
@@ -194,61 +197,61 @@ class JobQueue:
         """Cancel everything, and wait a little for the work to end."""
         with self._changed:
             self._closed = True
-            jobs = [*self._waiting, *self._running]
+            tasks = [*self._waiting, *self._running]
             self._changed.notify_all()
-        for job in jobs:
-            self.cancel(job)
+        for task in tasks:
+            self.cancel(task)
         for thread in self._threads:
             thread.join(timeout=10)
 
-    def _serve(self, work: Callable[[Job, Progress], Any]) -> None:
-        while (job := self._take()) is not None:
-            with heard_warnings() as job.notes:
-                self._run(job, work)
+    def _serve(self, work: Callable[[ClipTask, TaskProgress], Any]) -> None:
+        while (task := self._take()) is not None:
+            with heard_warnings(task.notes):
+                self._run(task, work)
 
-    def _take(self) -> Job | None:
+    def _take(self) -> ClipTask | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if not self._waiting:
                 return None
-            job = self._waiting.popleft()
-            self._running.add(job)
-            job.state, job.began = "running", self.clock()
-            job.version += 1
+            task = self._waiting.popleft()
+            self._running.add(task)
+            task.state, task.began = "running", self.clock()
+            task.version += 1
             self._others_move_up()
-            return job
+            return task
 
-    def _run(self, job: Job, work: Callable[[Job, Progress], Any]) -> None:
+    def _run(self, task: ClipTask, work: Callable[[ClipTask, TaskProgress], Any]) -> None:
         state: State = "failed"
         try:
-            job.result = work(job, Progress(job, self.clock))
+            task.result = work(task, TaskProgress(task, self.clock))
             state = "done"
         except Cancelled:
             state = "cancelled"
         except InputError as error:
-            job.problem = str(error)
-        except Exception as error:  # whatever a job does, the next one is served
-            job.problem = _in_words(error, job)
+            task.problem = str(error)
+        except Exception as error:  # whatever a task does, the next one is served
+            task.problem = _in_words(error, task)
         with self._changed:
-            self._running.discard(job)
+            self._running.discard(task)
             if state == "done":
-                self._lasted.append(self.clock() - job.began)
-            self._finish(job, state)
+                self._lasted.append(self.clock() - task.began)
+            self._finish(task, state)
 
-    def _finish(self, job: Job, state: State) -> None:
-        job.state, job.ended, job.preview = state, self.clock(), ""
-        job.version += 1
-        job.finished.set()
+    def _finish(self, task: ClipTask, state: State) -> None:
+        task.state, task.ended, task.preview = state, self.clock(), ""
+        task.version += 1
+        task.finished.set()
 
     def _others_move_up(self) -> None:
-        for job in self._waiting:
-            job.version += 1
+        for task in self._waiting:
+            task.version += 1
 
 
-def _in_words(error: Exception, job: Job) -> str:
+def _in_words(error: Exception, task: ClipTask) -> str:
     memory = ("out of memory", "can't allocate memory", "not enough memory")
     if isinstance(error, MemoryError) or any(words in str(error) for words in memory):
-        logger.warning("job %s ran out of memory: %s", job.id, error)
+        logger.warning("task %s ran out of memory: %s", task.id, error)
         return OUT_OF_MEMORY
-    logger.error("job %s failed", job.id, exc_info=error)
-    return f"Something went wrong on the server; its log says more under {job.id}. You can try again."
+    logger.error("task %s failed", task.id, exc_info=error)
+    return f"Something went wrong on the server; its log says more under {task.id}. You can try again."
