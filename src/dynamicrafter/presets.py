@@ -120,6 +120,16 @@ class Preset:
         eta = get_sampler(sampler).eta
         return self.eta if eta is None else eta
 
+    def check_mode(self, mode: Mode) -> None:
+        """Raises InputError where the networks can't make clips in a mode, trained for it or not."""
+        strict = self.network != "dynamicrafter" or mode == TEXT
+        if strict and mode not in self.modes:
+            able = [preset.called for preset in every_preset() if mode in preset.modes]
+            raise InputError(
+                f"mode must be {' or '.join(self.modes)} with preset {self.name}, got {mode}; for that take "
+                f"{' or '.join(able)}."
+            )
+
     @property
     def interpolates(self) -> bool:
         """Whether it was trained on the first and the last frame."""
@@ -225,6 +235,7 @@ PRESETS: dict[str, Preset] = {
             learned_image_scale=False,
             modes=(TEXT,),
             repo="VideoCrafter/Text2Video-512",
+            aliases=("vc1",),
             guidance=12.0,
             network="videocrafter1_text",
             ends_clean=True,
@@ -242,6 +253,7 @@ PRESETS: dict[str, Preset] = {
             learned_image_scale=False,
             modes=(TEXT,),
             repo="VideoCrafter/Text2Video-1024",
+            aliases=("vc1-1024",),
             guidance=12.0,
             network="videocrafter1_text_fps",
             ends_clean=True,
@@ -259,6 +271,7 @@ PRESETS: dict[str, Preset] = {
             learned_image_scale=False,
             modes=(TEXT,),
             repo="VideoCrafter/VideoCrafter2",
+            aliases=("vc2",),
             guidance=12.0,
             network="videocrafter2_text",
             ends_clean=True,
@@ -276,6 +289,7 @@ PRESETS: dict[str, Preset] = {
             learned_image_scale=False,
             modes=(ANIMATE,),
             repo="VideoCrafter/Image2Video-512",
+            aliases=("vc1-image",),
             guidance=12.0,
             network="videocrafter1_image",
             ends_clean=True,
