@@ -7,13 +7,17 @@ import torch
 from PIL import Image
 
 from dynamicrafter import DynamiCrafterPipeline
+from dynamicrafter.architectures import TINY
 from dynamicrafter.checkpoints.networks import COMPONENTS, components_of
+from dynamicrafter.checkpoints.sketch import fill_sketch_encoder
 from dynamicrafter.errors import InputError
 from dynamicrafter.pipeline.autoencoder import decode_toon
+from dynamicrafter.pipeline.sketches import read_sketches
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.schedulers.initial_noise import InitialNoise
 from family import network, noise, preset
 from goldens import relative_error
+from models.test_sketch_encoder import Seeded
 
 FROM_TEXT = ("vc1_text_512", "vc1_text_1024", "vc2_text_512")
 FIRST, LAST = (Image.new("RGB", (64, 64), color) for color in ("#c08040", "#204080"))
@@ -150,3 +154,74 @@ def test_a_memory_plan_counts_the_networks_that_there_are(name):
     plan = pipe.plan_memory(height=64, width=64, num_frames=16, passes=2)
     weights = sum(p.numel() * 4 for part in pipe.networks.values() for p in part.parameters())
     assert plan.everything == weights
+
+
+def test_prompts_change_on_the_way_and_leave_a_clip_of_one_as_it_was():
+    pipe = pipeline("vc2_text_512")
+    plain = run(pipe, num_frames=24, prompt="waves", guidance_batching="separate")
+    same = run(pipe, num_frames=24, prompt="waves", prompt_changes={12: "waves"})
+    assert torch.equal(plain, same)
+    changed = run(pipe, num_frames=24, prompt="waves", prompt_changes={12: "a forest"})
+    assert not torch.equal(plain, changed)
+    two = run(pipe, num_frames=24, prompt_changes={12: "a forest"}, num_videos_per_prompt=2)
+    assert two.shape[0] == 2
+
+
+@pytest.mark.parametrize("changes", [{}, {0: "a forest"}, {24: "a forest"}])
+def test_frames_of_new_prompts_that_are_not_within_the_clip_are_refused(changes):
+    with pytest.raises(InputError, match="prompt_changes must name frames from 1 to 23"):
+        run(pipeline("vc2_text_512"), num_frames=24, prompt_changes=changes)
+
+
+def test_larger_frames_are_made_by_convolutions_that_look_further_and_others_as_before():
+    pipe = pipeline("vc2_text_512")
+    options = {"num_inference_steps": 3, "num_frames": 2}
+    assert torch.equal(run(pipe, larger=True, **options), run(pipe, **options))
+    size = {"height": 128, "width": 128}
+    assert not torch.equal(run(pipe, larger=True, **size, **options), run(pipe, **size, **options))
+    assert not any("forward" in vars(module) for module in pipe.unet.modules())
+    assert run(pipe, larger=True, height=256, width=256, **options).shape[-1] == 256  # with the damped pass
+
+
+def test_what_differs_from_step_to_step_goes_with_no_cache():
+    with pytest.raises(InputError, match="cache must be 0 with"):
+        run(pipeline("vc2_text_512"), num_frames=24, cache=0.1, prompt_changes={12: "a forest"})
+
+
+def sketched(name):
+    pipe = pipeline(name)
+    pipe.sketch_encoder = fill_sketch_encoder(Seeded(), TINY, name="seeded")
+    return pipe
+
+
+def test_drawings_guide_the_frames_as_much_as_asked():
+    pipe = sketched("toon")
+    drawing = Image.new("L", (64, 64), 255)
+    drawing.paste(0, (20, 20, 40, 24))
+    drawings = [drawing.convert("RGB"), None, None, None]
+    plain = run(pipe, FIRST, LAST, guidance_batching="separate")
+    assert torch.equal(run(pipe, FIRST, LAST, sketches=drawings, sketch_scale=0.0), plain)
+    drawn = run(pipe, FIRST, LAST, sketches=drawings)
+    assert not torch.equal(drawn, plain)
+    assert not torch.equal(drawn, run(pipe, FIRST, LAST, sketches=drawings[::-1]))
+    with pytest.raises(InputError, match="sketch_scale must be between 0 and 1"):
+        run(pipe, FIRST, LAST, sketches=drawings, sketch_scale=2.0)
+    with pytest.raises(InputError, match="one for each of the 4 frames"):
+        run(pipe, FIRST, LAST, sketches=drawings[:2])
+    with pytest.raises(InputError, match="at least one drawing"):
+        run(pipe, FIRST, LAST, sketches=[None] * 4)
+
+
+def test_drawings_need_the_encoder():
+    with pytest.raises(InputError, match=r"sketches need pipeline\.sketch_encoder"):
+        run(pipeline("toon"), FIRST, LAST, sketches=[FIRST] * 4)
+
+
+def test_drawings_are_read_as_white_lines_on_black():
+    drawing = Image.new("RGB", (64, 64), "white")
+    drawing.paste("black", (0, 0, 64, 8))
+    read = read_sketches([drawing, None], num_frames=2, height=64, width=64, fit="cover")
+    assert read.shape == (1, 1, 2, 64, 64)
+    assert read[0, 0, 0, :8].eq(1).all()
+    assert read[0, 0, 0, 8:].eq(0).all()
+    assert read[0, 0, 1].eq(0).all()

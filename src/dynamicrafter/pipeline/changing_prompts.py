@@ -7,8 +7,8 @@ on every frame instead, so that the scene stays one; the layers on the way up re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import cast
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.models.blocks import UNetBlock
 from dynamicrafter.models.unet import Context, DynamiCrafterUNet
+from dynamicrafter.pipeline.passes import PassContexts
 
 HELD = 3 / 8  # of a clip with two prompts, that each holds before and after the way from one to the other
 
@@ -74,6 +75,24 @@ def published_starts(num_frames: int) -> tuple[int, int]:
     return 0, num_frames - held - 1
 
 
+def prompts_and_starts(prompt: str, changes: Mapping[int, str], *, num_frames: int) -> tuple[list[str], list[int]]:
+    """The prompts of a clip in their order, and the frame from which each holds.
+
+    Args:
+        prompt: of the beginning.
+        changes: by frame, what holds from there on.
+
+    Raises:
+        InputError: frames that are not within the clip, or changes of nothing.
+    """
+    starts = sorted(changes)
+    if not starts or not 0 < starts[0] <= starts[-1] < num_frames:
+        raise InputError(
+            f"prompt_changes must name frames from 1 to {num_frames - 1}, got {', '.join(map(str, starts)) or 'none'}."
+        )
+    return [prompt, *(changes[start] for start in starts)], [0, *starts]
+
+
 def check_starts(starts: Sequence[int], *, count: int, num_frames: int) -> None:
     """Raises InputError where starts don't ascend from 0 within the clip, one for each of `count` prompts."""
     ascends = all(one < other for one, other in pairwise(starts))
@@ -82,6 +101,26 @@ def check_starts(starts: Sequence[int], *, count: int, num_frames: int) -> None:
             f"prompt frames must ascend from 0, one for each of the {count} prompts, below {num_frames}, "
             f"got {', '.join(map(str, starts))}."
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InjectingContexts:
+    """The passes' keys and values at the steps that inject, and which these are."""
+
+    contexts: PassContexts
+    rule: Injection
+
+    @classmethod
+    def of(
+        cls, unet: DynamiCrafterUNet, plain: PassContexts, last_text: Tensor, image: Tensor | None, *, num_steps: int
+    ) -> InjectingContexts:
+        """From the plain contexts, one for each pass, and the text of the last prompt, (b, n, c)."""
+        last = unet.project_context(last_text, image)
+        groups = tuple(
+            injected(unet, context, last) if name == "conditional" else context
+            for name, context in zip(plain.names, plain.groups, strict=True)
+        )
+        return cls(replace(plain, groups=groups), Injection.for_steps(num_steps))
 
 
 def injected(unet: DynamiCrafterUNet, plain: Context, last: Context) -> Context:

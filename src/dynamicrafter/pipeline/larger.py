@@ -80,3 +80,63 @@ def _residuals(module: nn.Module, prefix: str) -> tuple[str, ...]:
         if isinstance(part, ResidualBlock)
         for conv in _CONVOLUTIONS
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setting:
+    """One published setting, of 50 steps; a factor that is None is that of the picture."""
+
+    factors: Mapping[str, float | None]
+    steps: int
+    progressive: bool = False
+    damped_without: tuple[str, ...] | None = None  # places left out of the second unconditional pass; None for no pass
+
+
+def _places(*rows: tuple[str, float | None]) -> dict[str, float | None]:
+    return {place: factor for names, factor in rows for place in names.split(", ")}
+
+
+_ALIKE = _places(("down 1, shrink 1, down 2, shrink 2, down 3, middle, up 0, grow 0, up 1, grow 1, up 2, grow 2", None))
+_THREE = _places(
+    ("down 1, shrink 1, up 2, grow 2", 2), ("down 2, shrink 2, up 1, grow 1", 3), ("down 3, middle, up 0, grow 0", 4)
+)
+_FOUR = _places(("down 2, up 2, grow 2", 3), ("shrink 2, down 3, middle, up 0, grow 0, up 1, grow 1", 4), ("up 3", 2))
+# By the largest side's ratio up to which each serves: published for 2, 2.5, 2 by 4, and 4 times the side.
+_SETTINGS = (
+    (2.25, _Setting(factors=_ALIKE, steps=20)),
+    (2.75, _Setting(factors=_ALIKE, steps=30)),
+    (3.25, _Setting(factors=_THREE, steps=37, progressive=True)),
+    (math.inf, _Setting(factors=_FOUR, steps=37, progressive=True, damped_without=("up 3",))),
+)
+
+
+def plan_dilation(
+    unet: DynamiCrafterUNet, *, trained: tuple[int, int], size: tuple[int, int], num_steps: int
+) -> Dilation | None:
+    """The published setting for pictures so many times larger, its steps as a share of the run's.
+
+    Args:
+        trained, size: (height, width) in pixels that the network was trained on, and that are asked for.
+
+    Returns:
+        None for pictures that are hardly larger, which the network makes as it is.
+    """
+    ratio = math.sqrt(size[0] * size[1] / (trained[0] * trained[1]))
+    if ratio <= 1.25:
+        return None
+    setting = next(each for most, each in _SETTINGS if ratio <= most)
+    names = convolutions(unet)
+    factors, damped = {}, {}
+    for place, factor in setting.factors.items():
+        for name in names.get(place, ()):
+            factors[name] = ratio if factor is None else factor
+            if setting.damped_without is not None and place not in setting.damped_without:
+                damped[name] = factors[name]
+    steps = round(setting.steps * num_steps / 50)
+    return Dilation(
+        factors=factors,
+        steps=steps,
+        progressive=setting.progressive,
+        damped=damped,
+        damped_steps=steps if damped else 0,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,6 +92,7 @@ def run_passes(
     motion: Tensor,
     contexts: PassContexts,
     memory: RunMemory | None = None,
+    control: Callable[[str], list[Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Send one step's passes through the UNet.
 
@@ -99,6 +100,7 @@ def run_passes(
         sample: (b, 8, f, h, w), noisy and image latents, or (b, 4, f, h, w), noisy ones alone.
         motion: (b,).
         memory: of the run's earlier steps; the passes must then be separate.
+        control: what each pass adds to the UNet's features; the passes must then be separate.
 
     Returns:
         The prediction of each pass, (b, 4, f, h, w).
@@ -107,8 +109,17 @@ def run_passes(
     rows = sample.repeat(times, 1, 1, 1, 1)
     timesteps = torch.full((rows.shape[0],), timestep, device=sample.device)
     kept = [None if memory is None else memory.of(name) for name in contexts.names][: len(contexts.groups)]
+    added = [None if control is None else control(name) for name in contexts.names][: len(contexts.groups)]
     outputs: Sequence[Tensor] = [
-        unet(rows, timesteps, motion=motion.repeat(times), context=context, windows=contexts.windows, memory=features)
-        for context, features in zip(contexts.groups, kept, strict=True)
+        unet(
+            rows,
+            timesteps,
+            motion=motion.repeat(times),
+            context=context,
+            windows=contexts.windows,
+            memory=features,
+            control=controls,
+        )
+        for context, features, controls in zip(contexts.groups, kept, added, strict=True)
     ]
     return dict(zip(contexts.names, torch.cat(list(outputs)).chunk(len(contexts.names)), strict=True))

@@ -11,7 +11,7 @@
 """
 
 # No `from __future__ import annotations`: diffusers checks components against the annotations of __init__ as objects.
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from dynamicrafter.media.framing import Fit
 from dynamicrafter.memory.offload import Offloader, Reload, is_unloaded
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
+from dynamicrafter.models.sketch_encoder import SketchEncoder
 from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.pipeline.folders import check_folder
@@ -61,7 +62,15 @@ from dynamicrafter.pipeline.lora_loader import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.run_lock import one_run_at_a_time
+from dynamicrafter.pipeline.sketches import SKETCH_SCALE, Drawing, read_sketches
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
+from dynamicrafter.pipeline.variations import (
+    Variations,
+    changing_text,
+    dilation_for,
+    injecting_contexts,
+    sketch_guide,
+)
 from dynamicrafter.presets import (
     NUM_FRAMES,
     WINDOW_STRIDE,
@@ -120,6 +129,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         )
         self.register_to_config(preset=preset)
         self.offloader = Offloader()
+        self.sketch_encoder: SketchEncoder | None = None  # beside the components, as it has a file of its own
         self._interrupt = False
 
     @classmethod
@@ -271,6 +281,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         deterministic_image_latents: bool = False,
         pin_first_frame: bool = False,
         start_step: int | None = None,
+        larger: bool = False,
+        prompt_changes: Mapping[int, str] | None = None,
+        sketches: Sequence[Drawing] | None = None,
+        sketch_scale: float = SKETCH_SCALE,
         initial_noise: InitialNoise | None = None,
         guidance_batching: Batching = "auto",
         decode_chunk_size: int | None = None,
@@ -315,6 +329,13 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
                 more move, and too few spoil the picture (arXiv:2406.15735, §4.1). None for all.
             initial_noise: what clean latents are like, from which the start below full noise follows; of the clip's
                 frames and size. None for N(0, 1).
+            larger: let deep convolutions look further at the noisy steps, for frames of more pixels than the preset's
+                (arXiv:2310.07702); see `plan_dilation`. Frames that are hardly larger stay as they are.
+            prompt_changes: by frame, what holds from there on in place of the prompt, which then must be one; see
+                `text_by_frame` (arXiv:2310.15169, §3.4).
+            sketches: drawings in dark lines on white, one for each frame (None for a frame without), that guide it;
+                needs `sketch_encoder`.
+            sketch_scale: 0 … 1, how much they count.
             guidance_batching: the passes of a step as one batch ("together"), one after the other ("separate"), or
                 as memory allows; the result differs by rounding only.
             decode_chunk_size: frames decoded at a time.
@@ -378,26 +399,44 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         noise = self.prepare_latents(videos, num_frames, height, width, generator, latents, shuffled=shuffled)
         if initial_noise is not None:
             noise = initial_noise.start(noise, self.scheduler.level(int(self.scheduler.timesteps[0])))
-        first_latents = last_latents = image_latents = None
-        if first is not None and (self.unet.takes_image_latents or pin_first_frame):
-            first_latents = self.encode_image_latents(each(first), generator, deterministic=deterministic_image_latents)
-        if last is not None:
-            last_latents = self.encode_image_latents(each(last), generator, deterministic=deterministic_image_latents)
-        if first_latents is not None and self.unet.takes_image_latents:
-            image_latents = self.place_image_latents(first_latents, last_latents, num_frames)
-        pinned = None
-        if first_latents is not None and pin_first_frame:
-            pinned = PinnedFrames.at_ends(first_latents, last_latents, num_frames)
+        ends = [each(picture) for picture in (first, last) if picture is not None]
+        image_latents, pinned = self._latents_of(
+            ends, num_frames, generator, deterministic=deterministic_image_latents, pin=pin_first_frame
+        )
+        texts = {"conditional": each(self._embeds(prompt, prompt_embeds, count, "prompt"))}
+
+        def negative() -> Tensor:
+            if "unconditional" not in texts:
+                embeds = self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")
+                texts["unconditional"] = texts["image"] = each(embeds)
+            return texts["unconditional"]
+
+        image_context = None if first is None else each(self.encode_image(first, num_frames, windows))
+        changing = None
+        if prompt_changes is not None:
+            changing = changing_text(self, prompt, prompt_changes, num_frames=num_frames, num_videos=videos)
+        apart = changing is not None or sketches is not None
         contexts = self.prepare_contexts(
             plan.passes,
-            text=each(self._embeds(prompt, prompt_embeds, count, "prompt")),
-            negative_text=lambda: each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")),
-            image=None if first is None else each(self.encode_image(first, num_frames, windows)),
+            text=texts["conditional"],
+            text_by_frame=None if changing is None else changing.by_frame,
+            negative_text=negative,
+            image=image_context,
             num_frames=num_frames,
             windows=windows,
-            batching=guidance_batching,
+            batching="separate" if apart else guidance_batching,
             latent_size=(noise.shape[3], noise.shape[4]),
         )
+        guide = None
+        if sketches is not None:
+            drawn = read_sketches(sketches, num_frames=num_frames, height=height, width=width, fit=fit)
+            guide = sketch_guide(self, drawn, texts, scale=sketch_scale)
+        variations = Variations(
+            dilation=dilation_for(self, size=(height, width)) if larger else None,
+            injecting=None if changing is None else injecting_contexts(self, contexts, changing, image_context),
+            sketch=guide,
+        )
+        variations.check(cache=cache)
         clean = self.denoise(
             noise,
             image_latents,
@@ -409,19 +448,28 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             generator=generator,
             pinned=pinned,
             shuffled=shuffled,
+            variations=variations,
             on_step_end=callback_on_step_end,
             tensor_inputs=callback_on_step_end_tensor_inputs,
         )
         frames: Frames = clean
         if output_type != "latent":
-            ends = None
-            if first is not None and last is not None:
-                ends = torch.stack([each(first), each(last)], dim=1)
-            frames = convert_frames(
-                self.decode_latents(clean, chunk_size=decode_chunk_size, pictures=ends), output_type
-            )
+            pictures = None if last is None else torch.stack(ends, dim=1)
+            decoded = self.decode_latents(clean, chunk_size=decode_chunk_size, pictures=pictures)
+            frames = convert_frames(decoded, output_type)
         self.maybe_free_model_hooks()
         return DynamiCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _latents_of(
+        self, ends: Sequence[Tensor], num_frames: int, generator: Generators, *, deterministic: bool, pin: bool
+    ) -> tuple[Tensor | None, PinnedFrames | None]:
+        """What stands beside the noise, and what frames are held to, of the pictures (b, 3, h, w) that there are."""
+        if not ends or not (self.unet.takes_image_latents or pin):
+            return None, None
+        first, *rest = (self.encode_image_latents(each, generator, deterministic=deterministic) for each in ends)
+        last = rest[0] if rest else None
+        beside = self.place_image_latents(first, last, num_frames) if self.unet.takes_image_latents else None
+        return beside, PinnedFrames.at_ends(first, last, num_frames) if pin else None
 
     def _embeds(self, prompt: str | Sequence[str] | None, embeds: Tensor | None, count: int, name: str) -> Tensor:
         """Text context from embeddings where they are given, else from prompts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -31,8 +32,9 @@ from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
 from dynamicrafter.pipeline.autoencoder import decode_frames, decode_toon, encode_pictures
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
-from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
+from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
+from dynamicrafter.pipeline.variations import USUAL, Variations
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
@@ -234,6 +236,7 @@ class PipelineSteps(DiffusionPipeline):
         text: Tensor,
         negative_text: Callable[[], Tensor],
         image: Tensor | None,
+        text_by_frame: Tensor | None = None,
         num_frames: int = NUM_FRAMES,
         windows: TimeWindows | None = None,
         batching: Batching = "auto",
@@ -244,6 +247,7 @@ class PipelineSteps(DiffusionPipeline):
         Args:
             passes: of the guidance plan: "conditional", "image" (picture without prompt), "unconditional".
             text, image: context of prompt (b, 77, c) and picture (b, f, m, c); None where the model reads no picture.
+            text_by_frame: of each frame, (b·f, 77, c), for the conditional pass where prompts change on the way.
             num_frames: of the clip.
             negative_text: makes the context of the empty or negative prompt; called only where a pass needs it.
             windows: of a long clip, as `image` was made for.
@@ -254,7 +258,7 @@ class PipelineSteps(DiffusionPipeline):
         for name in passes:
             match name:
                 case "conditional":
-                    sources[name] = (text, image)
+                    sources[name] = (text if text_by_frame is None else text_by_frame, image)
                 case "image":
                     sources[name] = (empty, image)
                 case _:
@@ -290,6 +294,7 @@ class PipelineSteps(DiffusionPipeline):
         shuffled: ShuffledNoise | None = None,
         step_noise: Sequence[Tensor] | None = None,
         pinned: PinnedFrames | None = None,
+        variations: Variations = USUAL,
         on_step_end: OnStepEnd | None = None,
         tensor_inputs: Sequence[str] = ("latents",),
     ) -> Tensor:
@@ -303,6 +308,7 @@ class PipelineSteps(DiffusionPipeline):
             eta, cache: as in `__call__`.
             step_noise: for each step (b, 4, f, h, w), instead of the generator's.
             pinned: frames that are known, and held to that.
+            variations: how steps differ from the usual ones.
             on_step_end, tensor_inputs: as in `__call__`.
 
         Returns:
@@ -319,17 +325,20 @@ class PipelineSteps(DiffusionPipeline):
                 noise = self._step_noise(latents, index, eta, generator, shuffled, step_noise)
                 sample = latents if image_latents is None else torch.cat([latents, image_latents], dim=1)
                 sample = sample.to(self.unet.dtype)
-                outputs, now = None, plan.at(timestep)
+                outputs, quieter, now = None, None, plan.at(timestep)
+                step = partial(
+                    variations.run_step, self.unet, sample, timestep, motion, step=index, latents=latents, memory=memory
+                )
                 try:
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
+                    outputs, quieter = step(contexts=contexts, names=now.passes)
                 except RuntimeError as error:
                     if not is_out_of_memory(error) or len(contexts.groups) == len(contexts.names):
                         raise
                 if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
                     contexts = contexts.separate()
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
-                guided = combine(outputs, now)
+                    outputs, quieter = step(contexts=contexts, names=now.passes)
+                guided = combine(outputs, now, damped=quieter)
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
                 latents, denoised = self.scheduler.step(
