@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from dynamicrafter.faces.catalogue import Catalogue
@@ -140,3 +141,19 @@ def visit(_browser, site):
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def visitor(site):
+    """A visitor's browser, as far as cookies go; called again, another one's."""
+    clients = []
+
+    def come():
+        client = httpx.Client(base_url=site.url, timeout=60)
+        assert client.get("/").status_code == 200
+        clients.append(client)
+        return client
+
+    yield come
+    for client in clients:
+        client.close()

@@ -1,6 +1,6 @@
 """Controls derive from the options' schema, and give the same options back."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from dynamicrafter.faces.controls import FREQUENT, controls, groups, options_fro
 from dynamicrafter.modes import MODES
 from dynamicrafter.presets import BUNDLED, QUALITIES, every_preset
 from dynamicrafter.randomness import MAX_SEED
-from dynamicrafter.samplers import SAMPLERS, SamplerEntry
+from dynamicrafter.samplers import SAMPLERS
 from dynamicrafter.ui.controls import look, value_of
 
 
@@ -57,7 +57,7 @@ def test_ranges_and_words_are_those_of_the_schema(monkeypatch):
     window = look(by_name("window"))
     assert (window["minimum"], window["maximum"], window["step"], window["value"]) == (4, 16, 1, 16)
     assert look(by_name("size"))["placeholder"] == "128x128 (model's own) or auto"
-    monkeypatch.setitem(SAMPLERS, "euler", SamplerEntry(name="euler", summary="", adds_noise=False, eta=0.0))
+    monkeypatch.setitem(SAMPLERS, "euler", replace(SAMPLERS["unipc"], name="euler"))
     assert ("euler", "euler") in look(by_name("sampler"))["choices"]
 
 

@@ -8,14 +8,14 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
 from dynamicrafter.cli.commands import Silent, Switch
-from dynamicrafter.cli.console import Progress, Stopped, importing, minutes, say, warn
+from dynamicrafter.cli.console import Progress, Stopped, importing, say, time_in_words, warn
 from dynamicrafter.errors import InputError
 from dynamicrafter.jobs.checks import check_jobs
 from dynamicrafter.jobs.cluster import RayPool
@@ -37,9 +37,7 @@ logger = logging.getLogger(__name__)
 
 SOME_FAILED = 3  # exit code
 _SHOWN = 50  # problems of a list that are said
-_PAUSE = 15.0  # seconds between two lines of progress where nobody watches
 _WORKER_BYTES = 1 << 30  # of memory that a worker takes beside its weights, on a CPU
-_BAR = "{desc} |{bar}|"
 _COUNT = Range(1, 100_000)
 
 
@@ -149,13 +147,19 @@ def _checked(command: BatchCommand, progress: Progress) -> tuple[ModelDescriptio
     job = command.job
     output = OutputOptions(format=job.format, fps=job.fps, crf=job.crf, samples=job.samples)
     defaults = Defaults(prompt=job.prompt, mode=job.mode, options=command.clip, output=output)
-    jobs = read_jobs(command.jobs, defaults, published_layout=job.published_layout)
+    problems: tuple[str, ...] = ()
+    try:
+        jobs = read_jobs(command.jobs, defaults, published_layout=job.published_layout)
+    except JobsError as error:
+        if not error.jobs:
+            raise
+        jobs, problems = list(error.jobs), error.problems
     progress.phase(f"Checking {len(jobs)} jobs…")
     with importing():
         from dynamicrafter.pipeline.describing import describe
     model = describe(command.model, modes={job.clip.mode for job in jobs})
     assert job.output is not None
-    checked, notes = check_jobs(command.jobs, jobs, job.output, model=model)
+    checked, notes = check_jobs(command.jobs, jobs, job.output, model=model, problems=problems)
     warn(notes)
     return model, checked
 
@@ -207,10 +211,7 @@ class _Watcher:
         self.progress = Progress(quiet=quiet)
         self.num_jobs = self.num_done = 0
         self._clips = self._clips_made = 0
-        self._said = time.monotonic()
-        self._began: float | None = None
-        self._open: dict[str, int] = {}
-        self._bar: Any = None
+        self._began = False
 
     def planned(self, plan: BatchPlan) -> None:
         takes = [take for batch in plan.batches for take in batch]
@@ -222,10 +223,9 @@ class _Watcher:
         self.progress.phase(f"{plan.num_jobs} jobs, of which {self.num_done} are done; clips to make: {self._clips}")
 
     def ready(self, name: str, worker: WorkerReady) -> None:
-        if self._began is None:
-            self._began = time.monotonic()
-            if self.progress.watched and not self.progress.quiet:
-                self._bar = tqdm(total=1.0, bar_format=_BAR, leave=False, file=sys.stderr, dynamic_ncols=True)
+        if not self._began:
+            self._began = True
+            self.progress.start()
 
     def lost(self, name: str, text: str) -> None:
         logger.warning("%s %s; another takes its place.", name, text)
@@ -242,26 +242,16 @@ class _Watcher:
             self.num_done += 1
 
     def advanced(self, share: float) -> None:
-        if self._began is None:
-            return
-        spent = time.monotonic() - self._began
-        left = f", {minutes(spent * (1 - share) / share)} left" if 0 < share < 1 else ""
-        text = f"{self._clips_made}/{self._clips} clips{left}"
-        if self._bar is not None:
-            self._bar.n = share
-            self._bar.set_description_str(text)
-        elif time.monotonic() - self._said >= _PAUSE and share < 1:
-            self._said = time.monotonic()
-            self.progress.phase(text)
+        if self._began:
+            self.progress.show(share, 1.0, f"{self._clips_made}/{self._clips} clips", counted=False)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.progress.close()
 
 
 def _summary(entries: dict[str, LedgerEntry], progress: Progress, seconds: float) -> int:
     failed = [key for key, entry in entries.items() if entry.status == "failed"]
-    progress.phase(f"{len(entries) - len(failed)} of {len(entries)} jobs are done; {minutes(seconds)} in all")
+    progress.phase(f"{len(entries) - len(failed)} of {len(entries)} jobs are done; {time_in_words(seconds)} in all")
     if not failed:
         return 0
     say(f"{len(failed)} jobs failed ({', '.join(failed)}); the same command tries these again")

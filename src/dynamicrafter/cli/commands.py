@@ -127,10 +127,6 @@ class KeyPictures(Subject):
     @property
     def pictures(self) -> tuple[Path | None, ...]:
         typed = tuple(map(Path, self._words[0]))
-        if self.last is not None and not _names_picture(str(self.last)) and not self.last.exists():
-            raise InputError(
-                f"interpolate needs two pictures, and {str(self.last)!r} is none; name the second before the prompt."
-            )
         return (self.first, self.last, *typed, *self.stored[len(typed) :])
 
     @property
@@ -190,6 +186,11 @@ class MakeCommand(Subject):
                     f'{name} is missing; name it: dynamicrafter {self.mode} {usage} "PROMPT", or repeat a clip with '
                     f"--like CLIP."
                 )
+        last = self.pictures[-1]
+        if len(self.pictures) == 2 and not _names_picture(str(last)) and not Path(str(last)).exists():
+            raise InputError(
+                f"{self.mode} needs two pictures, and {str(last)!r} is none; name the second before the prompt."
+            )
         spec = ClipSpec(
             pictures=tuple(str(picture) for picture in self.pictures),
             prompts=self.prompts,

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, minutes, say
+from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, say, time_in_words
 from dynamicrafter.cli.train import TrainCommand, TrainFlags, settings_of
 from dynamicrafter.errors import InputError
 from dynamicrafter.training.recipes import build, get_recipe
@@ -90,4 +90,4 @@ class _Pace:
         if now - self._said >= _PAUSE or done == clips:
             self._said = now
             left = (now - self._began) / done * (clips - done)
-            say(f"{done}/{clips} clips, {done / (now - self._began):.2f} clips/s, {minutes(left)} left")
+            say(f"{done}/{clips} clips, {done / (now - self._began):.2f} clips/s, {time_in_words(left)} left")

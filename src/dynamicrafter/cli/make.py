@@ -9,13 +9,15 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dynamicrafter import hub
 from dynamicrafter.cli import plan
 from dynamicrafter.cli.commands import MakeCommand
-from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, minutes, warn
+from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, time_in_words, warn
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.read_ahead import read_ahead
 from dynamicrafter.media.formats import find_format
 from dynamicrafter.media.video import check_output
+from dynamicrafter.presets import BUNDLED
 from dynamicrafter.specs.clip import CheckedClip, check_clip
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def run(command: MakeCommand) -> None:
     progress = Progress(quiet=command.output.quiet)
     spec = command.spec().loaded()
     paths = _check_outputs(command)
+    check_adapters(command.model)
     if command.output.dry_run:
         plan.show(spec, _chosen(command, progress))
         return
@@ -47,7 +50,7 @@ def run(command: MakeCommand) -> None:
 
         warn_of_differences(command.repeats, animator)
     _tell_plan(clip, animator, progress)
-    progress.attach(animator.pipeline, several_runs=spec.is_joined)
+    animator.pipeline.set_progress_bar_config(disable=True)
     written: list[Path] = []
     try:
         for number, path in enumerate(paths, start=spec.sample):
@@ -57,19 +60,29 @@ def run(command: MakeCommand) -> None:
             made.save(path, fps=command.output.fps, crf=command.output.crf, format=command.output.format)
             print(path, flush=True)
             written.append(path)
-            progress.phase(f"{progress.pace()}; {minutes(time.monotonic() - began)} in all")
+            progress.phase(f"{progress.pace()}; {time_in_words(time.monotonic() - began)} in all")
     except KeyboardInterrupt:
         if not written:
             raise
         raise Stopped(f"stopped; {len(written)} of {len(paths)} takes were written") from None
 
 
+def check_adapters(model: ModelSpec) -> None:
+    """Raises InputError unless every file of --lora holds adapters."""
+    if model.lora:
+        from dynamicrafter.pipeline.lora import check_lora_file
+
+        for adapter in model.lora:
+            check_lora_file(adapter.path)
+
+
 def _chosen(command: MakeCommand, progress: Progress) -> ModelSpec:
     """The model with its name, which is told where it was not given."""
-    chosen = command.model.chosen((command.mode,))
     if command.model.name is None:
-        progress.phase(f"No --model given; using {chosen.words()}")
-    return chosen
+        local = hub.best_local(command.mode)
+        where = "the small model of the package" if local.preset == BUNDLED.name else local.path
+        progress.phase(f"No --model given; using {local.preset} ({where})")
+    return command.model.chosen((command.mode,))
 
 
 def describe_model(spec: ModelSpec, progress: Progress) -> ModelDescription:

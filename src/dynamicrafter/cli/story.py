@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from dynamicrafter import hub
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import Progress, Stopped, importing, minutes, one_line
+from dynamicrafter.cli.console import Progress, Stopped, importing, one_line, time_in_words
 from dynamicrafter.cli.like import is_ours
 from dynamicrafter.cli.story_progress import StoryProgress
 from dynamicrafter.errors import InputError
@@ -135,7 +135,7 @@ def _make(command: StoryCommand, plan: StoryPlan, shots: KeptShots, target: Path
     from dynamicrafter.story.making import find_kept, make_clips
 
     began = time.monotonic()
-    progress = StoryProgress(plan, find_kept(plan, shots), watched=said.watched, quiet=command.quiet)
+    progress = StoryProgress(plan, find_kept(plan, shots), quiet=command.quiet)
 
     def load(model: ModelDescription) -> Animator:
         return _loaded(model, plan, command, said)
@@ -154,7 +154,9 @@ def _make(command: StoryCommand, plan: StoryPlan, shots: KeptShots, target: Path
         ) from None
     finally:
         progress.close()
-    said.phase(f"Made {progress.num_made} clips, kept {progress.num_kept}; {minutes(time.monotonic() - began)} in all")
+    said.phase(
+        f"Made {progress.num_made} clips, kept {progress.num_kept}; {time_in_words(time.monotonic() - began)} in all"
+    )
 
 
 def _loaded(model: ModelDescription, plan: StoryPlan, command: StoryCommand, said: Progress) -> Animator:
@@ -168,10 +170,8 @@ def _loaded(model: ModelDescription, plan: StoryPlan, command: StoryCommand, sai
 def _summary(plan: StoryPlan) -> str:
     height, width = plan.size
     shots = len(plan.story.shots)
-    return (
-        f"{shots} shots, {plan.num_frames} frames, {minutes(float(plan.seconds))} at {plan.story.fps} frames a second, "
-        f"{width}×{height}"
-    )
+    length = f"{plan.num_frames} frames, {time_in_words(float(plan.seconds))} at {plan.story.fps} frames a second"
+    return f"{shots} shots, {length}, {width}×{height}"
 
 
 def _table(plan: StoryPlan, shots: KeptShots) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import Stopped, hush_libraries, hush_loading_bars, minutes, say
+from dynamicrafter.cli.console import Stopped, hush_libraries, hush_loading_bars, say, time_in_words
 from dynamicrafter.errors import InputError
 from dynamicrafter.training.config import TrainConfig, check
 from dynamicrafter.training.recipes import Recipe, build, get_recipe
@@ -242,7 +242,7 @@ class _Progress:
             self._draw(report, text)
         elif now - self._said >= _PAUSE or report.step == report.steps:
             self._said = now
-            left = minutes(pace * (report.steps - report.step))
+            left = time_in_words(pace * (report.steps - report.step))
             self.say(f"Step {report.step}/{report.steps}, {text}, {left} left")
         return None
 

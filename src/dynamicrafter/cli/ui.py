@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,8 @@ from dynamicrafter.cli.console import hush_loading_bars, importing, say
 from dynamicrafter.errors import InputError
 from dynamicrafter.schema import Unset
 from dynamicrafter.specs.model import ModelSpec
-from dynamicrafter.ui.settings import AUTH_VARIABLE, ServerSettings, read_users
+from dynamicrafter.ui import log
+from dynamicrafter.ui.settings import ServerSettings, read_users
 
 Several = UseAppendAction[Annotated[tuple[str, ...], arg(help_behavior_hint="")]]
 
@@ -27,6 +29,7 @@ class ServerFlags(ServerSettings):
     auth_file: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     domain: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="NAME", help_behavior_hint="")]] = ()
     root_path: Annotated[str, arg(metavar="PATH", help_behavior_hint="")] = ""
+    open: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
     no_downloads: Annotated[FlagCreatePairsOff[bool], arg(help_behavior_hint="")] = False
 
 
@@ -59,6 +62,7 @@ def run(command: UiCommand) -> None:
         from dynamicrafter.faces.catalogue import Catalogue
         from dynamicrafter.memory.devices import choose_device, choose_dtype
         from dynamicrafter.ui.engine import Engine
+        from dynamicrafter.ui.folder import sweep_leftovers
         from dynamicrafter.ui.server import address_of, build_app, open_socket, serve
         from dynamicrafter.ui.service import Service
 
@@ -71,17 +75,17 @@ def run(command: UiCommand) -> None:
     hush_loading_bars()
     opened = open_socket(settings)
     catalogue = Catalogue(model, downloads=not settings.no_downloads)
+    if swept := sweep_leftovers():
+        say(f"Removed the files of {swept} earlier server{'s' * (swept > 1)} that had been killed.")
     service = Service(settings, catalogue, [Engine(str(device), model.dtype) for device in devices])
     try:
+        tempfile.tempdir = str(service.folder)  # what a kill leaves behind is then swept with the rest
         app = build_app(service, users)
-        if not settings.is_local and not users:
-            say(
-                f"warning: anybody who reaches this machine can use the page; name users in --auth-file FILE or in "
-                f"{AUTH_VARIABLE}."
-            )
         say(f"The page is at {address_of(opened, settings)} (Ctrl-C ends it)")
-        serve(app, opened)
+        with log.shown():
+            serve(app, opened)
     finally:
+        tempfile.tempdir = None
         service.close()
         opened.close()
 

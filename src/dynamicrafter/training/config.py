@@ -10,7 +10,7 @@ from typing import Literal
 
 from dynamicrafter.data.config import DataConfig
 from dynamicrafter.errors import InputError
-from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS
+from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, USUAL_PRESET
 from dynamicrafter.randomness import MAX_SEED
 
 Trains = Literal["all", "spatial", "temporal", "projector", "lora", "everything_and_encoders"]
@@ -97,7 +97,7 @@ class Stage:
 class TrainConfig:
     """One training run. A step takes `batch_size` × `accumulation` clips on each process."""
 
-    model: str = "512"  # as for `animate`: preset, folder, file, repository, seeded:tiny
+    model: str = USUAL_PRESET  # as for `animate`: preset, folder, file, repository, seeded:tiny
     preset: str | None = None
     encoders: Path | None = None
     output: Path = Path("training")

@@ -14,9 +14,9 @@ from dynamicrafter import hub
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.catalogue import AUTOMATIC
 from dynamicrafter.faces.controls import controls, options_from
-from dynamicrafter.ui import views
+from dynamicrafter.ui import log, views
 from dynamicrafter.ui.controls import look, value_of
-from dynamicrafter.ui.guard import visit_of
+from dynamicrafter.ui.guard import owner_of_cookies
 from dynamicrafter.ui.layout import ClipTab, Page, upload_from
 from dynamicrafter.ui.requests import StoryRow, Upload, mode_of
 from dynamicrafter.ui.results import Result
@@ -31,8 +31,7 @@ Changes = dict[Any, Any]  # component → its new value or properties
 
 def owner_of(request: gr.Request) -> str:
     """Whose a task is: the visit's, or the session's of a program that keeps no cookie."""
-    visit = visit_of(request.headers.get("cookie", ""))
-    return f"visit {visit}" if visit else f"session {request.session_hash}"
+    return owner_of_cookies(request.headers.get("cookie", "")) or f"session {request.session_hash}"
 
 
 async def watch(task: ClipTask, queue: TaskQueue) -> AsyncIterator[str]:
@@ -99,6 +98,7 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
         except InputError as error:
             yield {tab.status: views.problem(str(error))}
             return
+        log.asked(task.id, tab.mode, owner, request.client)
         async for changes in _following(task, tab, page, service):
             yield changes
 
@@ -256,10 +256,11 @@ def _use_again(result: Result, page: Page, service: Service) -> Changes:
         settings.pop("component")
         value = value_of(control, getattr(request.spec.options, control.name))
         changes[component] = gr.update(**{**settings, "value": value})
-    for component, picture in zip_longest(tab.pictures, request.uploads[: len(tab.pictures)]):
-        changes[component] = str(picture.path) if picture is not None else None
+    files = [str(service.uploads.add_copy(each.path, result.owner, name=each.path.name)) for each in request.uploads]
+    for component, file in zip_longest(tab.pictures, files[: len(tab.pictures)]):
+        changes[component] = file
     for row, shot in zip_longest(tab.shots, request.rows):
-        image = None if shot is None or shot.picture is None else str(request.uploads[shot.picture].path)
+        image = None if shot is None or shot.picture is None else files[shot.picture]
         told = (shot.prompt, shot.seconds, shot.transition) if shot else ("", "2", "cut")
         changes |= dict(zip(row.parts, (image, *told), strict=True))
     changes[tab.prompt] = request.prompt

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +13,7 @@ from dynamicrafter.faces.catalogue import AUTOMATIC
 from dynamicrafter.faces.controls import options_from
 from dynamicrafter.media.formats import FORMATS
 from dynamicrafter.modes import MODES, ModeEntry
+from dynamicrafter.ui import log
 from dynamicrafter.ui.actions import owner_of, watch
 from dynamicrafter.ui.layout import Page, picture, upload_from
 from dynamicrafter.ui.results import PLAYED, Result
@@ -68,6 +67,7 @@ def _endpoint(mode: ModeEntry, service: Service) -> Callable[..., Any]:
             )
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
+        log.asked(task.id, f"{mode.name} by a program", task.owner, request.client)
         try:
             async for _ in watch(task, service.queue):
                 pass
@@ -109,10 +109,7 @@ def _endpoint(mode: ModeEntry, service: Service) -> Callable[..., Any]:
 def _handed_over(result: Result, form: str, service: Service) -> tuple[str, dict[str, Any]]:
     """Move a clip to where Gradio serves it from, under a name that can't be guessed; the store forgets it."""
     file = result.file(form)
-    folder = service.uploads / secrets.token_urlsafe(24)
-    folder.mkdir()
-    target = folder / f"{result.name}{file.suffix}"
-    shutil.copyfile(file, target)
+    target = service.uploads.add_copy(file, result.owner, name=f"{result.name}{file.suffix}")
     service.results.remove(result.token, result.owner)
     details = {**result.metadata, "seconds": round(result.seconds, 2), "notes": list(result.notes)}
     for kind in ("pictures", "lora"):  # Gradio takes whatever has a "path" for a file to be fetched

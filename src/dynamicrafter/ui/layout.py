@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import ImageData
+from pydantic import ConfigDict, model_validator
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.catalogue import AUTOMATIC, Catalogue
@@ -17,6 +19,7 @@ from dynamicrafter.ui.controls import build
 from dynamicrafter.ui.requests import STORY, Upload, mode_of
 from dynamicrafter.ui.story import TRANSITIONS
 from dynamicrafter.ui.tabs import MOST_SHOTS, TabText, all_tabs
+from dynamicrafter.ui.uploads import NOT_YOURS
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -37,33 +40,32 @@ def picture(label: str, **settings: Any) -> gr.Image:
     No subclass of ours changes it: Gradio writes a file beside every module that defines one.
     """
     made = gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", buttons=["fullscreen"], **settings)
-    for name in ("move_resource_to_block_cache", "async_move_resource_to_block_cache"):
-        setattr(made, name, _for_files_only(getattr(made, name)))
+    made.data_model = _SentPicture
     return made
 
 
-def _for_files_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Gradio would fetch a web address that stands in a file's place."""
+class _SentPicture(ImageData):
+    """A picture, or an empty place for what can't be one, so that `upload_from` says the same of it as of the rest."""
 
-    def moved(place: str | Path | None) -> Any:
-        if str(place).startswith(("http:", "https:")):
-            raise gr.Error("Send the picture itself, not its address.", print_exception=False)
-        return move(place)
+    model_config = ConfigDict(title="ImageData")
 
-    return moved
+    @model_validator(mode="before")
+    @classmethod
+    def _or_none(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else {"path": ""}
 
 
 def upload_from(value: dict[str, Any] | None) -> Upload | None:
-    """What a browser or a program sends in the place of a picture; Gradio has seen that its file was uploaded.
+    """A picture as `Guard` lets it through: the caller's own file, or an empty place.
 
     Raises:
-        InputError: it is no file.
+        InputError: it is no file of the caller's.
     """
     if value is None:
         return None
     path = value.get("path") if isinstance(value, dict) else None
     if not path:
-        raise InputError("picture must be sent as a file; upload it first.")
+        raise InputError(NOT_YOURS)
     return Upload(path=Path(path), name=Path(value.get("orig_name") or path).name)
 
 

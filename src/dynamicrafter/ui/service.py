@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +14,12 @@ from dynamicrafter.specs.clip import ClipSpec
 from dynamicrafter.specs.options import AnimateOptions
 from dynamicrafter.ui.checks import checked
 from dynamicrafter.ui.engine import Engine
+from dynamicrafter.ui.folder import ServerFolder
 from dynamicrafter.ui.requests import STORY, ClipRequest, StoryRow, StorySpec, Upload, mode_of
 from dynamicrafter.ui.results import Result, ResultStore, sweep_files
 from dynamicrafter.ui.settings import ServerSettings
 from dynamicrafter.ui.tasks import ClipTask, TaskProgress, TaskQueue
+from dynamicrafter.ui.uploads import Uploads
 
 _SWEEP = 60.0  # seconds between two looks for what is too old
 
@@ -45,11 +45,12 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.catalogue = settings, catalogue
-        self._own = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="dynamicrafter-ui-")) if folder is None else folder
-        self.uploads = self.folder / "uploads"
-        self.uploads.mkdir(parents=True, exist_ok=True)
-        self.kept: set[Path] = set()  # files among the uploads that are the page's own
+        self._own = None
+        if folder is None:
+            self._own = ServerFolder()
+            folder = self._own.path
+        self.folder = folder
+        self.uploads = Uploads(self.folder / "uploads")
         self.results = ResultStore(
             self.folder / "results", most_each=settings.max_results, keep=settings.keep_hours * 3600, clock=clock
         )
@@ -98,14 +99,15 @@ class Service:
     def sweep(self) -> None:
         """Remove clips and uploads that are too old."""
         self.results.sweep()
-        sweep_files(self.uploads, older_than=self.settings.keep_hours * 3600, keep=self.kept)
+        sweep_files(self.uploads.folder, older_than=self.settings.keep_hours * 3600, keep=self.uploads.public)
+        self.uploads.forget_missing()
 
     def close(self) -> None:
         """End all tasks, and remove what they made."""
         self._closing.set()
         self.queue.close()
         if self._own:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._own.remove()
 
     def _worker(self, engine: Engine) -> Callable[[ClipTask, TaskProgress], Result]:
         def work(task: ClipTask, progress: TaskProgress) -> Result:

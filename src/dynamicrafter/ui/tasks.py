@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.warnings import heard_warnings
+from dynamicrafter.ui.log import pseudonym
 
 logger = logging.getLogger(__name__)
 
@@ -241,6 +242,8 @@ class TaskQueue:
     def _finish(self, task: ClipTask, state: State) -> None:
         task.state, task.ended, task.preview = state, self.clock(), ""
         task.version += 1
+        spent = f" after {task.ended - task.began:.1f} s" if task.began else ""
+        logger.info("%s: task %s %s%s", pseudonym(task.owner), task.id, state, spent)
         task.finished.set()
 
     def _others_move_up(self) -> None:
