@@ -22,7 +22,7 @@ from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memor
 from dynamicrafter.memory.malloc import trim_heap
 from dynamicrafter.memory.offload import free_cached_memory
 from dynamicrafter.memory.plan import INEXACT, SHARE, MemoryPlan
-from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, Mode, get_mode
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode, get_mode
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.pipeline.lora import lora_file
 from dynamicrafter.presets import Preset
@@ -211,6 +211,10 @@ class Animator:
         """
         return self.run([clip_spec(ANIMATE, [image], prompt, **settings)])[0]
 
+    def generate(self, prompt: str, **settings: Any) -> Clip:
+        """Make a clip from words alone, with a model for that; settings as in `animate`."""
+        return self.run([clip_spec(TEXT, [], prompt, **settings)])[0]
+
     def interpolate(self, first: PictureLike, last: PictureLike, prompt: str = "", **settings: Any) -> Clip:
         """Fill the time between two pictures; arguments as in `animate`."""
         return self.interpolate_through([first, last], prompt, **settings)
@@ -300,7 +304,7 @@ class Animator:
         endings = [last.image for clip in clips if (last := clip.last_picture) is not None]
         (frames,) = self._run_within(
             self._needs(options, len(clips)),
-            [clip.pictures[0].image for clip in clips],
+            [clip.pictures[0].image for clip in clips if clip.pictures] or None,
             [clip.spec.prompts[0] for clip in clips],
             last_image=endings or None,
             negative_prompt=[clip.options.negative for clip in clips],
@@ -312,6 +316,7 @@ class Animator:
             window_stride=options.window_stride,
             num_inference_steps=options.steps,
             sampler=options.sampler,
+            start_step=options.start_step,
             guidance_scale=options.guidance,
             image_guidance_scale=options.separate_image_guidance,
             guidance_rescale=options.guidance_rescale,

@@ -1,4 +1,4 @@
-"""`animate`, `interpolate` and `loop`: check everything that is cheap to check, then load, make and write."""
+"""`animate`, `interpolate`, `loop` and `text`: check everything that is cheap to check, then load, make and write."""
 
 from __future__ import annotations
 

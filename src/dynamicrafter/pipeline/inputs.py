@@ -14,6 +14,9 @@ from torch import Tensor
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.framing import Fit, frame_picture, to_tensor
 from dynamicrafter.media.pictures import read_picture
+from dynamicrafter.memory.tiles import Autoencoder
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
+from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.presets import MAX_FRAMES, NUM_FRAMES
 
 Picture = Image.Image | np.ndarray | Tensor
@@ -38,6 +41,25 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raises InputError where `value` is none of `choices`."""
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}.")
+
+
+def check_pictures(
+    unet: DynamiCrafterUNet, vae: Autoencoder, first: object, last: object, image_guidance: object, *, pinned: bool
+) -> None:
+    """Raises InputError where a model lacks a picture that it needs, or is given one that it doesn't read."""
+    if not unet.config["reads_image"]:
+        given = {"image": first, "last_image": last, "image_guidance_scale": image_guidance}
+        given["pin_first_frame"] = pinned or None
+        astray = next((name for name, value in given.items() if value is not None), None)
+        if astray is not None:
+            raise InputError(f"{astray} must be left out, as this model makes clips from text alone.")
+        return
+    if first is None:
+        raise InputError("image must be a picture or a list of some, got none; give one, or take a model from text.")
+    if last is not None and not unet.takes_image_latents:
+        raise InputError("last_image must be left out, as this model reads the first picture alone.")
+    if last is None and isinstance(vae, ToonAutoencoder):
+        raise InputError("last_image must be a picture, as this model draws between two; give the last one too.")
 
 
 def check_embeds(name: str, embeds: Tensor, *, count: int, length: int, width: int) -> None:
@@ -129,20 +151,22 @@ def _whole_numbers(value: Any) -> list[int]:
         return [operator.index(number) for number in value]
 
 
-def count_videos(first: Tensor, last: Tensor | None, prompt: str | Sequence[str] | None, embeds: Tensor | None) -> int:
+def count_videos(
+    first: Tensor | None, last: Tensor | None, prompt: str | Sequence[str] | None, embeds: Tensor | None
+) -> int:
     """How many videos the pictures and prompts ask for, one picture or prompt serving all.
 
     Raises:
         InputError: numbers that don't match.
     """
-    counts = {"image": first.shape[0]}
+    counts = {} if first is None else {"image": first.shape[0]}
     if last is not None:
         counts["last_image"] = last.shape[0]
     if prompt is not None and not isinstance(prompt, str):
         counts["prompt"] = len(prompt)
     if embeds is not None:
         counts["prompt_embeds"] = embeds.shape[0]
-    count = max(counts.values())
+    count = max(counts.values(), default=1)
     for name, number in counts.items():
         if number not in (1, count):
             raise InputError(f"{name} must be one or as many as there are videos, {count}, got {number}.")

@@ -20,7 +20,7 @@ from dynamicrafter.checkpoints.load import (
     missing_encoders,
     open_checkpoint,
 )
-from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, build_empty
+from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, build_empty, components_of
 from dynamicrafter.checkpoints.seeded import SeededTensors
 from dynamicrafter.checkpoints.variants import tell_architecture, tell_preset
 from dynamicrafter.errors import InputError, ModelNotFoundError
@@ -170,13 +170,14 @@ def empty_model(name: str, *, preset: str | None = None) -> tuple[dict[Component
 
 
 def _empty_networks(architecture: Architecture, preset: Preset) -> tuple[dict[Component, Any], Preset]:
-    networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+    networks = {name: build_empty(name, architecture, preset).to("meta") for name in components_of(preset)}
     return networks, at_size(preset, architecture)
 
 
 def _components(loaded: LoadedNetworks) -> dict[str, Any]:
     preset = at_size(loaded.preset, loaded.architecture)
     return {
+        **dict.fromkeys(COMPONENTS),  # None for those that the model is without
         **loaded.networks,
         "scheduler": DynamiCrafterScheduler.from_preset(preset),
         "preset": asdict(preset),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -28,12 +29,14 @@ from dynamicrafter.memory.plan import CONDITIONERS, MemoryPlan, make_plan
 from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
-from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
+from dynamicrafter.pipeline.autoencoder import decode_frames, decode_toon, encode_pictures
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
-from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
+from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
+from dynamicrafter.pipeline.variations import USUAL, Variations
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
@@ -52,8 +55,8 @@ class PipelineSteps(DiffusionPipeline):
 
     vae: Autoencoder
     text_encoder: CLIPTextModel
-    image_encoder: CLIPVisionModel
-    image_projector: ImageProjector
+    image_encoder: CLIPVisionModel | None
+    image_projector: ImageProjector | None
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
     offloader: Offloader
@@ -62,8 +65,8 @@ class PipelineSteps(DiffusionPipeline):
 
     @property
     def networks(self) -> Networks:
-        """The five networks by component."""
-        return {name: getattr(self, name) for name in COMPONENTS}
+        """The networks by component, those that the model has."""
+        return {name: part for name in COMPONENTS if (part := getattr(self, name)) is not None}
 
     @property
     def _execution_device(self) -> torch.device:
@@ -145,14 +148,18 @@ class PipelineSteps(DiffusionPipeline):
     def encode_image(self, pixels: Tensor, num_frames: int = NUM_FRAMES, windows: TimeWindows | None = None) -> Tensor:
         """Image context of pictures (b, 3, h, w) in [-1, 1]: (b, f, m, c), m tokens for each frame.
 
-        Clips longer than a window take the tokens of one of its length; see `spread_context`.
+        Where frames share their tokens, it is (b, 1, m, c) for clips of any length. Else clips longer than a window
+        take the tokens of one of its length; see `spread_context`.
         """
+        assert self.image_encoder is not None
+        assert self.image_projector is not None
         self.onload(*CONDITIONERS)
         inputs = clip_pixels(pixels.to(self._execution_device)).to(self.image_encoder.dtype)
         tokens = self.image_encoder(pixel_values=inputs).last_hidden_state
         at_once = num_frames if windows is None else windows.size
         context = self.image_projector(tokens.to(self.image_projector.dtype), at_once)
-        return context if windows is None else spread_context(context, num_frames, windows)
+        shared = self.image_projector.config["num_frames"] == 1
+        return context if windows is None or shared else spread_context(context, num_frames, windows)
 
     @torch.no_grad()
     def encode_image_latents(
@@ -235,7 +242,9 @@ class PipelineSteps(DiffusionPipeline):
         *,
         text: Tensor,
         negative_text: Callable[[], Tensor],
-        image: Tensor,
+        image: Tensor | None,
+        text_by_frame: Tensor | None = None,
+        num_frames: int = NUM_FRAMES,
         windows: TimeWindows | None = None,
         batching: Batching = "auto",
         latent_size: tuple[int, int],
@@ -244,33 +253,36 @@ class PipelineSteps(DiffusionPipeline):
 
         Args:
             passes: of the guidance plan: "conditional", "image" (picture without prompt), "unconditional".
-            text, image: context of prompt (b, 77, c) and picture (b, f, m, c).
+            text, image: context of prompt (b, 77, c) and picture (b, f, m, c); None where the model reads no picture.
+            text_by_frame: of each frame, (b·f, 77, c), for the conditional pass where prompts change on the way.
+            num_frames: of the clip.
             negative_text: makes the context of the empty or negative prompt; called only where a pass needs it.
             windows: of a long clip, as `image` was made for.
             batching, latent_size: as in `__call__`; decide whether the passes go through the UNet as one batch.
         """
-        count, num_frames = image.shape[:2]
-        sources: dict[str, tuple[Tensor, Tensor]] = {}
+        sources: dict[str, tuple[Tensor, Tensor | None]] = {}
         empty = negative_text() if set(passes) != {"conditional"} else text
         for name in passes:
             match name:
                 case "conditional":
-                    sources[name] = (text, image)
+                    sources[name] = (text if text_by_frame is None else text_by_frame, image)
                 case "image":
                     sources[name] = (empty, image)
                 case _:
                     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS)
-                    sources[name] = (empty, self.encode_image(grey, num_frames, windows).expand_as(image))
+                    nothing = None if image is None else self.encode_image(grey, num_frames, windows).expand_as(image)
+                    sources[name] = (empty, nothing)
         plan = self.offloader.plan or self.plan_memory(
             height=latent_size[0] * self.vae_scale_factor,
             width=latent_size[1] * self.vae_scale_factor,
             num_frames=num_frames,
             passes=len(passes),
-            videos=count,
+            videos=len(text),
         )
         together = plan.together if batching == "auto" else batching == "together"
         self.onload("unet")
-        sources = {name: (t.to(self.unet.dtype), i.to(self.unet.dtype)) for name, (t, i) in sources.items()}
+        kind = self.unet.dtype
+        sources = {name: (t.to(kind), None if i is None else i.to(kind)) for name, (t, i) in sources.items()}
         with projections_on(self.unet, self._execution_device):
             return project_passes(self.unet, sources, together=together, windows=windows)
 
@@ -278,7 +290,7 @@ class PipelineSteps(DiffusionPipeline):
     def denoise(
         self,
         latents: Tensor,
-        image_latents: Tensor,
+        image_latents: Tensor | None,
         contexts: PassContexts,
         plan: PassPlan,
         *,
@@ -289,19 +301,21 @@ class PipelineSteps(DiffusionPipeline):
         shuffled: ShuffledNoise | None = None,
         step_noise: Sequence[Tensor] | None = None,
         pinned: PinnedFrames | None = None,
+        variations: Variations = USUAL,
         on_step_end: OnStepEnd | None = None,
         tensor_inputs: Sequence[str] = ("latents",),
     ) -> Tensor:
         """Walk the scheduler's timesteps from noise to clean latents, by the sampler that was chosen with them.
 
         Args:
-            latents, image_latents: (b, 4, f, h, w), float32.
+            latents, image_latents: (b, 4, f, h, w), float32; no image latents where the UNet takes none.
             contexts, plan: the guidance passes, as `prepare_contexts` and `plan_passes` give them.
             motion: (b,).
             shuffled: how the noise of a step, where eta > 0, is made of one window's; as the starting noise was.
             eta, cache: as in `__call__`.
             step_noise: for each step (b, 4, f, h, w), instead of the generator's.
             pinned: frames that are known, and held to that.
+            variations: how steps differ from the usual ones.
             on_step_end, tensor_inputs: as in `__call__`.
 
         Returns:
@@ -316,18 +330,22 @@ class PipelineSteps(DiffusionPipeline):
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.onload("unet")  # in every step, for a callback may have decoded in between
                 noise = self._step_noise(latents, index, eta, generator, shuffled, step_noise)
-                sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
-                outputs, now = None, plan.at(timestep)
+                sample = latents if image_latents is None else torch.cat([latents, image_latents], dim=1)
+                sample = sample.to(self.unet.dtype)
+                outputs, quieter, now = None, None, plan.at(timestep)
+                step = partial(
+                    variations.run_step, self.unet, sample, timestep, motion, step=index, latents=latents, memory=memory
+                )
                 try:
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
+                    outputs, quieter = step(contexts=contexts, names=now.passes)
                 except RuntimeError as error:
                     if not is_out_of_memory(error) or len(contexts.groups) == len(contexts.names):
                         raise
                 if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
                     contexts = contexts.separate()
-                    outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
-                guided = combine(outputs, now)
+                    outputs, quieter = step(contexts=contexts, names=now.passes)
+                guided = combine(outputs, now, damped=quieter)
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
                 latents, denoised = self.scheduler.step(
@@ -366,12 +384,18 @@ class PipelineSteps(DiffusionPipeline):
         return send(drawn, latents.device)
 
     @torch.no_grad()
-    def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:
+    def decode_latents(
+        self, latents: Tensor, *, chunk_size: int | None = None, pictures: Tensor | None = None
+    ) -> Tensor:
         """Frames of latents (b, 4, f, h, w): (b, 3, f, 8h, 8w), float32, about [-1, 1], not clamped.
 
         Args:
-            chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder.
+            chunk_size: frames decoded at a time; None for one. Frames don't see each other in the decoder, but in
+                ToonCrafter's, which decodes as many as it was trained on.
+            pictures: the first and the last of each clip, (b, 2, 3, 8h, 8w) in [-1, 1], for ToonCrafter's decoder.
         """
         self.onload("vae")
         latents = latents.to(self._execution_device)
+        if isinstance(self.vae, ToonAutoencoder) and pictures is not None:
+            return decode_toon(self.vae, latents, pictures.to(self._execution_device), tiled=self._tiled)
         return decode_frames(self.vae, latents, chunk_size=chunk_size or 1, tiled=self._tiled)
