@@ -154,8 +154,8 @@ def _carry_stream(unet: DynamiCrafterUNet, places: Layout) -> None:
     weight.zero_()
     weight[places.fixed, below + places.fixed] = 1
     _bias(last.residual.shortcut).zero_()
-    norms: list[Any] = [unet.init_temporal.norm, first.residual.norm1, first.residual.temporal.norms[0]]
-    norms += [second.residual.norm1, last.residual.norm1, last.residual.temporal.norms[0]]
+    norms: list[Any] = [unet.init_temporal.norm, first.residual.norm1, _temporal(first).norms[0]]
+    norms += [second.residual.norm1, last.residual.norm1, _temporal(last).norms[0]]
     scale = _scale(unet)
     for norm in norms:
         stream = slice(-base, None)
@@ -189,10 +189,16 @@ def _read_stream(unet: DynamiCrafterUNet, places: Layout) -> None:
 def _last_writers(unet: DynamiCrafterUNet) -> list[nn.Module]:
     """The last layers of all branches that the last unit adds to the stream."""
     last = _last_unit(unet)
-    writers: list[nn.Module] = [last.residual.conv2, last.residual.temporal.convs[3]]
+    writers: list[nn.Module] = [last.residual.conv2, _temporal(last).convs[3]]
     if last.spatial is not None and last.temporal is not None:
         writers += [last.spatial.proj_out, last.temporal.proj_out]
     return writers
+
+
+def _temporal(unit: Unit) -> TemporalConvolution:
+    """The convolutions over time of a unit that has them."""
+    assert unit.residual.temporal is not None
+    return unit.residual.temporal
 
 
 def _last_unit(unet: DynamiCrafterUNet) -> Unit:
