@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.models.blocks import UNetBlock, Unit
+from dynamicrafter.models.blocks import TemporalConvolution, UNetBlock, Unit
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 
