@@ -40,6 +40,11 @@ class PassPlan:
     rescale: float = 0.0
     interval: tuple[int, int] = EVERY_TIMESTEP
 
+    @property
+    def guidance(self) -> float:
+        """Scale of the prompt."""
+        return dict(zip(self.passes, self.weights, strict=True)).get("conditional", 0.0)
+
     def at(self, timestep: int) -> PassPlan:
         """The plan for one timestep: this one within the interval, and outside it the conditional pass alone."""
         low, high = self.interval
@@ -88,6 +93,23 @@ def plan_passes(
         needed.add("conditional")
     kept = {name: weight for name, weight in weights.items() if name in needed}
     return PassPlan(passes=tuple(kept), weights=tuple(kept.values()), rescale=rescale, interval=interval)
+
+
+def with_guidance(plan: PassPlan, guidance: float) -> PassPlan:
+    """The plan with another scale of the prompt; the picture's is the same unless it has its own.
+
+    Args:
+        guidance: below 1, guidance is off, as in diffusers.
+
+    Raises:
+        InputError: not finite.
+    """
+    _require_scale("guidance_scale", abs(guidance))
+    if guidance < 1:
+        return UNGUIDED
+    image = 1 - dict(zip(plan.passes, plan.weights, strict=True)).get("unconditional", 0.0)
+    own = image != plan.guidance
+    return plan_passes(guidance, image if own else None, rescale=plan.rescale, interval=plan.interval)
 
 
 def combine(outputs: Mapping[str, Tensor], plan: PassPlan) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
@@ -36,14 +37,17 @@ from dynamicrafter.pipeline.inputs import (
     OUTPUT_TYPES,
     OutputType,
     Pictures,
+    as_dtypes,
     as_motion,
     as_pixels,
     as_prompts,
+    callback_inputs,
     check_at_least_one,
-    check_callback_inputs,
     check_choice,
     check_embeds,
+    check_embeds_given,
     check_frames,
+    check_generators,
     count_videos,
 )
 from dynamicrafter.pipeline.loading import (
@@ -63,13 +67,11 @@ from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStep
 from dynamicrafter.presets import (
     NUM_FRAMES,
     WINDOW_STRIDE,
-    Preset,
     Sampler,
     check_cache,
     check_eta,
     check_frame_size,
     check_sampler,
-    preset_from_dict,
 )
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
@@ -85,21 +87,27 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
     """Animates pictures, or fills the time between two (arXiv:2310.12190).
 
     Args:
-        vae: autoencoder with encode and decode.
-        text_encoder, image_encoder: CLIP's towers; the text tower without its last layer.
+        vae: autoencoder with encode and decode; one that was made for the same latents, such as TAESD, is faster.
+        text_encoder, image_encoder: CLIP's towers; the text tower without its last layer, or None where embeddings
+            stand for all prompts.
         image_projector: image tokens to context tokens for each frame.
         unet: the denoiser.
         scheduler: noise schedule and sampler.
-        preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields.
+        preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields; None for that of the
+            pipeline which the UNet comes from.
+
+    Raises:
+        InputError: another scheduler than ours.
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->image_projector->unet->vae"
-    _callback_tensor_inputs = ("latents", "denoised")
+    _callback_tensor_inputs = ("latents", "denoised", "prompt_embeds", "negative_prompt_embeds")
+    _optional_components = ["text_encoder"]  # noqa: RUF012 diffusers declares it so
 
     def __init__(
         self,
-        vae: AutoencoderKL | PatchAutoencoder,
-        text_encoder: CLIPTextModel,
+        vae: AutoencoderKL | AutoencoderTiny | PatchAutoencoder,
+        text_encoder: CLIPTextModel | None,
         image_encoder: CLIPVisionModel,
         image_projector: ImageProjector,
         unet: DynamiCrafterUNet,
@@ -115,9 +123,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             unet=unet,
             scheduler=scheduler,
         )
-        self.register_to_config(preset=preset)
+        self.register_to_config(preset=self._hand_on_preset(unet, preset))
         self.offloader = Offloader()
-        self._interrupt = False
 
     @classmethod
     # pyrefly: ignore [bad-override-param-name]
@@ -125,8 +132,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         cls,
         name: str | Path,
         *,
-        dtype: Dtypes = None,
-        torch_dtype: Dtypes = None,
+        dtype: str | Dtypes = None,
+        torch_dtype: str | Dtypes = None,
         download: bool = False,
         lazy: bool = False,
         **options: Any,
@@ -136,8 +143,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         Args:
             name: a preset ("512"), a folder that `save_pretrained` wrote, a checkpoint file, a repository of either on
                 the hub, or "seeded:tiny" and the like.
-            dtype: of the parameters; a dictionary goes by component, with an optional "default"; None keeps a file's
-                own, and stands for float32 with a folder, as in diffusers.
+            dtype: of the parameters, or its name; a dictionary goes by component, with an optional "default"; None
+                keeps a file's own, and stands for float32 with a folder, as in diffusers.
             torch_dtype: the same, by the name that diffusers used before.
             download: fetch what is not on this machine.
             lazy: read each network's weights when they are first needed; `apply_plan` then names the device, not `to`.
@@ -148,7 +155,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             InputError: an option that the model doesn't know, or brings itself.
             CheckpointError: unreadable or misfitting weights.
         """
-        dtype = torch_dtype if dtype is None else dtype
+        dtype = as_dtypes(torch_dtype if dtype is None else dtype)
         if str(name).startswith(SEEDED):
             check_options(str(name), options, known=())
             return cls._with_origin(*seeded_components(str(name), dtype=dtype, lazy=lazy))
@@ -181,8 +188,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         path: str | Path,
         *,
         preset: str | None = None,
-        dtype: Dtypes = None,
-        torch_dtype: Dtypes = None,
+        dtype: str | Dtypes = None,
+        torch_dtype: str | Dtypes = None,
         encoders: str | Path | None = None,
         download: bool = False,
         lazy: bool = False,
@@ -200,7 +207,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         Raises:
             CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
         """
-        dtype = torch_dtype if dtype is None else dtype
+        dtype = as_dtypes(torch_dtype if dtype is None else dtype)
         components = file_components(
             Path(path), preset=preset, dtype=dtype, encoders=encoders, download=download, lazy=lazy
         )
@@ -225,16 +232,6 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         with self._plain_unet():
             self.unet.check_savable()
             super().save_pretrained(save_directory, *args, **options)
-
-    @property
-    def preset(self) -> Preset:
-        """What the checkpoint was made for: size, motion number, default sampling."""
-        return preset_from_dict(self.config["preset"])
-
-    @property
-    def interrupt(self) -> bool:
-        """Set `_interrupt` from a callback to end sampling after the step; what there is gets decoded."""
-        return self._interrupt
 
     @one_run_at_a_time
     @torch.no_grad()
@@ -302,7 +299,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             motion: the preset's motion number: a frame stride or frames per second.
             generator: one for everything, or one for each video, which then depends on neither place nor batch.
             latents: (b, 4, f, h/8, w/8), noise to start from instead of the generator's.
-            prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts.
+            prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts; needed where there is no text
+                encoder.
             deterministic_image_latents: condition on the posterior's mean instead of a sample of it.
             pin_first_frame: hold the first frame to `image` at every step, and the last to `last_image` if given.
             guidance_batching: the passes of a step as one batch ("together"), one after the other ("separate"), or
@@ -310,9 +308,11 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             decode_chunk_size: frames decoded at a time.
             output_type: "pil" (a list of PIL images for each video), "np" (b, f, h, w, 3) in [0, 1], "pt"
                 (b, f, 3, h, w) in [0, 1], "uint8" (b, f, h, w, 3), or "latent" (b, 4, f, h/8, w/8).
-            callback_on_step_end: called as (pipeline, step, timestep, tensors); may return tensors to go on with.
-            callback_on_step_end_tensor_inputs: what it gets: "latents", to go on with, and "denoised", what the step
-                took for the clean clip; both (b, 4, f, h/8, w/8).
+            callback_on_step_end: called as (pipeline, step, timestep, tensors); may return {"latents": …} to go on
+                with, and set `pipeline._guidance_scale` or `pipeline._interrupt`.
+            callback_on_step_end_tensor_inputs: what it gets: "latents"; "denoised", what the step took for the clean
+                clip; both (b, 4, f, h/8, w/8); "prompt_embeds", "negative_prompt_embeds". An object of diffusers'
+                `PipelineCallback` names its own.
 
         Raises:
             InputError: an argument breaks its rule.
@@ -334,7 +334,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_at_least_one("decode_chunk_size", 1 if decode_chunk_size is None else decode_chunk_size)
         check_choice("output_type", output_type, OUTPUT_TYPES)
         check_choice("guidance_batching", guidance_batching, BATCHINGS)
-        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        tensor_inputs = callback_inputs(
+            callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
+        check_generators(generator)
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
         sampler = preset.sampler if sampler is None else sampler
@@ -343,6 +346,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_eta(eta, sampler)
         check_cache(cache)
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale, interval=guidance_interval)
+        if self.text_encoder is None:
+            check_embeds_given(prompt_embeds, negative_prompt_embeds, guided=set(plan.passes) != {"conditional"})
         self.scheduler.set_timesteps(steps, sampler=sampler)
         self._interrupt = False
 
@@ -370,10 +375,16 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         if last is not None:
             last_latents = self.encode_image_latents(each(last), generator, deterministic=deterministic_image_latents)
         image_latents = self.place_image_latents(first_latents, last_latents, num_frames)
+        embeds = {"prompt_embeds": each(self._embeds(prompt, prompt_embeds, count, "prompt"))}
+
+        def negative() -> Tensor:
+            made = each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt"))
+            return embeds.setdefault("negative_prompt_embeds", made)
+
         contexts = self.prepare_contexts(
             plan.passes,
-            text=each(self._embeds(prompt, prompt_embeds, count, "prompt")),
-            negative_text=lambda: each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")),
+            text=embeds["prompt_embeds"],
+            negative_text=negative,
             image=each(self.encode_image(first, num_frames, windows)),
             windows=windows,
             batching=guidance_batching,
@@ -391,7 +402,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             pinned=PinnedFrames.at_ends(first_latents, last_latents, num_frames) if pin_first_frame else None,
             shuffled=shuffled,
             on_step_end=callback_on_step_end,
-            tensor_inputs=callback_on_step_end_tensor_inputs,
+            tensor_inputs=tensor_inputs,
+            shown=embeds,
         )
         frames: Frames = clean
         if output_type != "latent":
@@ -405,6 +417,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             return self.encode_prompt(as_prompts(prompt, count=count, name=name))
         if prompt is not None:
             raise InputError(f"{name} and {name}_embeds exclude each other; leave one out.")
-        shape = self.text_encoder.config.max_position_embeddings, self.unet.config["cross_attention_dim"]
-        check_embeds(f"{name}_embeds", embeds, count=count, length=shape[0], width=shape[1])
+        length = embeds.shape[1] if self.text_encoder is None else self.text_encoder.config.max_position_embeddings
+        width = self.unet.config["cross_attention_dim"]
+        check_embeds(f"{name}_embeds", embeds, count=count, length=length, width=width)
         return embeds.to(self._execution_device)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from einops import repeat
 from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
@@ -27,7 +26,10 @@ from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
+from dynamicrafter.pipeline.absent import AbsentTextEncoder
 from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
+from dynamicrafter.pipeline.base import PipelineBase
+from dynamicrafter.pipeline.inputs import changed_latents
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
 from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes, run_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
@@ -42,25 +44,27 @@ logger = logging.getLogger(__name__)
 Generators = Generator | Sequence[Generator] | None
 Batching = Literal["auto", "together", "separate"]
 BATCHINGS: tuple[Batching, ...] = ("auto", "together", "separate")
-OnStepEnd = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+OnStepEnd = Callable[[Any, int, int, dict[str, Any]], dict[str, Any] | None]
 
 
-class PipelineSteps(DiffusionPipeline):
+class PipelineSteps(PipelineBase):
     """The methods behind `DynamiCrafterPipeline`'s call, over its registered components."""
 
     vae: Autoencoder
-    text_encoder: CLIPTextModel
+    text_encoder: CLIPTextModel | None
     image_encoder: CLIPVisionModel
     image_projector: ImageProjector
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
     offloader: Offloader
-    _interrupt: bool
 
     @property
     def networks(self) -> Networks:
-        """The five networks by component."""
-        return {name: getattr(self, name) for name in COMPONENTS}
+        """The five networks by component; something without weights stands for a text encoder that is not there."""
+        found = {name: getattr(self, name) for name in COMPONENTS}
+        if self.text_encoder is None:
+            found["text_encoder"] = AbsentTextEncoder(self.unet.config["cross_attention_dim"])
+        return found
 
     @property
     def _execution_device(self) -> torch.device:
@@ -76,7 +80,7 @@ class PipelineSteps(DiffusionPipeline):
 
     def onload(self, *names: Component) -> None:
         """Have these networks on the device, with their weights read; each step calls it for its own."""
-        self.offloader.onload(self.networks, *names)
+        self.offloader.onload(self.networks, *(name for name in names if getattr(self, name) is not None))
 
     def plan_memory(
         self,
@@ -127,7 +131,14 @@ class PipelineSteps(DiffusionPipeline):
         """Text context of prompts, (b, 77, c); what exceeds 75 tokens is cut, with a warning that shows it.
 
         A text encoder that was made for fewer than 77 tokens gets and gives as many as that.
+
+        Raises:
+            InputError: the pipeline has no text encoder.
         """
+        if self.text_encoder is None:
+            raise InputError(
+                "prompt can't be encoded, as this pipeline has no text_encoder; pass prompt_embeds instead."
+            )
         length = self.text_encoder.config.max_position_embeddings
         tokens = tokenize(prompts, length=length)
         for rest in dict.fromkeys(tokens.cut):
@@ -283,6 +294,7 @@ class PipelineSteps(DiffusionPipeline):
         pinned: PinnedFrames | None = None,
         on_step_end: OnStepEnd | None = None,
         tensor_inputs: Sequence[str] = ("latents",),
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Walk the scheduler's timesteps from noise to clean latents, by the sampler that was chosen with them.
 
@@ -295,6 +307,7 @@ class PipelineSteps(DiffusionPipeline):
             step_noise: for each step (b, 4, f, h, w), instead of the generator's.
             pinned: frames that are known, and held to that.
             on_step_end, tensor_inputs: as in `__call__`.
+            shown: more tensors that `on_step_end` may ask for, and must leave as they are.
 
         Returns:
             (b, 4, f, h, w), float32.
@@ -303,12 +316,14 @@ class PipelineSteps(DiffusionPipeline):
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
         run, memory = SamplingRun(self.scheduler, eta=eta), RunMemory(cache)
+        self._plan, self._guidance_scale, self._num_timesteps = plan, plan.guidance, len(self.scheduler.timesteps)
         contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.onload("unet")  # in every step, for a callback may have decoded in between
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
-                outputs, now = None, plan.at(timestep)
+                outputs, now = None, self._plan_now().at(timestep)
+                contexts.check(now.passes)
                 try:
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
                 except torch.OutOfMemoryError:
@@ -326,9 +341,9 @@ class PipelineSteps(DiffusionPipeline):
                     noise = shuffled.draw(latents.shape, generator)
                 latents = run.step(guided, timestep, latents, noise=noise, generator=generator)
                 if on_step_end is not None:
-                    tensors = {"latents": latents, "denoised": run.denoised}
-                    changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
-                    latents = (changed or {}).get("latents", latents)
+                    tensors = {"latents": latents, "denoised": run.denoised, **(shown or {})}
+                    changed = on_step_end(self, index, timestep, {name: tensors.get(name) for name in tensor_inputs})
+                    latents = changed_latents(changed or {}, latents, shown or {})
                 bar.update()
                 if self._interrupt:
                     break
