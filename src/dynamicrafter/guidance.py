@@ -50,6 +50,25 @@ class PassPlan:
         low, high = self.interval
         return self if low <= timestep <= high else UNGUIDED
 
+    def rescaled_to(self, guidance: float) -> PassPlan:
+        """The plan for what is left of a run, with another scale of the prompt; up to 1 unguided, as in diffusers.
+
+        A picture's own scale stays.
+
+        Raises:
+            InputError: the scale is no number of 0 or more, or needs passes that this plan has not.
+        """
+        weights = dict(zip(self.passes, self.weights, strict=True))
+        image = 1 - weights.get("unconditional", 0.0) if "image" in weights else None
+        interval = None if self.interval == EVERY_TIMESTEP else self.interval
+        plan = UNGUIDED if guidance <= 1 else plan_passes(guidance, image, rescale=self.rescale, interval=interval)
+        if not set(plan.passes) <= set(self.passes):
+            raise InputError(
+                f"guidance_scale can't become {guidance} in a callback of a run that began without guidance; "
+                f"begin it with a guidance_scale above 1."
+            )
+        return plan
+
 
 UNGUIDED = PassPlan(passes=("conditional",), weights=(1.0,))
 
@@ -93,23 +112,6 @@ def plan_passes(
         needed.add("conditional")
     kept = {name: weight for name, weight in weights.items() if name in needed}
     return PassPlan(passes=tuple(kept), weights=tuple(kept.values()), rescale=rescale, interval=interval)
-
-
-def with_guidance(plan: PassPlan, guidance: float) -> PassPlan:
-    """The plan with another scale of the prompt; the picture's is the same unless it has its own.
-
-    Args:
-        guidance: below 1, guidance is off, as in diffusers.
-
-    Raises:
-        InputError: not finite.
-    """
-    _require_scale("guidance_scale", abs(guidance))
-    if guidance < 1:
-        return UNGUIDED
-    image = 1 - dict(zip(plan.passes, plan.weights, strict=True)).get("unconditional", 0.0)
-    own = image != plan.guidance
-    return plan_passes(guidance, image if own else None, rescale=plan.rescale, interval=plan.interval)
 
 
 def combine(outputs: Mapping[str, Tensor], plan: PassPlan) -> Tensor:

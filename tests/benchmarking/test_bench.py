@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dynamicrafter.benchmarking import choice
-from dynamicrafter.benchmarking.cases import Bench, Case
-from dynamicrafter.benchmarking.choice import Reckoned, choose, combine, in_groups, reckon
+from dynamicrafter.benchmarking.cases import Bench, BenchCase
+from dynamicrafter.benchmarking.choice import CaseEstimate, choose, combine, estimate, in_groups
 from dynamicrafter.benchmarking.growth import Point, fit, settings
 from dynamicrafter.cli.bench import BenchCommand
 from dynamicrafter.cli.bench import check as check_command
@@ -17,7 +17,7 @@ from dynamicrafter.cli.parsing import parse
 from dynamicrafter.errors import InputError
 
 CPU = torch.device("cpu")
-SMALL = Case(preset="bundled", dtype="float32", frames=2)
+SMALL = BenchCase(preset="bundled", dtype="float32", frames=2)
 
 
 def test_a_measurement_adds_up(monkeypatch):
@@ -49,19 +49,19 @@ def test_weights_are_drawn_once_for_cases_that_share_them(monkeypatch):
 
 
 def test_a_call_of_two_passes_counts_twice_and_longer_clips_more():
-    one = reckon(SMALL, flop_per_second=1e12, calls=3)
-    two = reckon(replace(SMALL, option="together"), flop_per_second=1e12, calls=3)
-    long = reckon(replace(SMALL, frames=16), flop_per_second=1e12, calls=3)
+    one = estimate(SMALL, flop_per_second=1e12, calls=3)
+    two = estimate(replace(SMALL, option="together"), flop_per_second=1e12, calls=3)
+    long = estimate(replace(SMALL, frames=16), flop_per_second=1e12, calls=3)
     assert one.seconds < two.seconds < long.seconds
     assert one.bytes < two.bytes < long.bytes
-    assert reckon(SMALL, flop_per_second=1e9, calls=3).seconds > one.seconds
+    assert estimate(SMALL, flop_per_second=1e9, calls=3).seconds > one.seconds
 
 
 def test_what_takes_too_long_or_too_much_is_left_out_with_its_reason(monkeypatch):
     monkeypatch.setattr(choice, "free_memory", lambda _: 10 * 10**9)
     cases = [replace(SMALL, frames=frames) for frames in (1, 2, 3, 4)]
     needs = ((50.0, 1), (80.0, 1), (30.0, 1), (1.0, 9 * 10**9))
-    took = [Reckoned(case=case, seconds=s, bytes=size) for case, (s, size) in zip(cases, needs, strict=True)]
+    took = [CaseEstimate(case=case, seconds=s, bytes=size) for case, (s, size) in zip(cases, needs, strict=True)]
     chosen, left = choose(took, granted=90, device=CPU)
     assert chosen == [cases[0], cases[2]]
     assert left == [(cases[1], "would take about 80 s"), (cases[3], "needs 9.0 GB, 10.0 GB are free")]
@@ -71,8 +71,10 @@ def test_what_takes_too_long_or_too_much_is_left_out_with_its_reason(monkeypatch
 def test_what_says_most_comes_first():
     cases = combine(presets=("bundled", "256"), dtypes=("bfloat16", "float32"), options=("plain", "int8"))
     assert len(set(cases)) == len(cases) == 8
-    assert cases[0] == Case(preset="bundled", dtype="bfloat16")
-    assert cases.index(Case(preset="256", dtype="bfloat16")) < cases.index(Case(preset="bundled", dtype="float32"))
+    assert cases[0] == BenchCase(preset="bundled", dtype="bfloat16")
+    assert cases.index(BenchCase(preset="256", dtype="bfloat16")) < cases.index(
+        BenchCase(preset="bundled", dtype="float32")
+    )
 
 
 def test_the_fit_finds_the_line_and_the_power():

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from dynamicrafter.models.layout import fold_frames, unfold_frames
+from dynamicrafter.kernels.layout import fold_frames, unfold_frames
 from goldens import GOLDEN, MODULE_TOLERANCE, TINY, load, relative_error
 from tiny import network, tensors
 

@@ -5,7 +5,7 @@ import torch
 
 from dynamicrafter.errors import InputError
 from goldens import load
-from tiny import network
+from tiny import network, unet_inputs
 
 
 @torch.no_grad()
@@ -100,3 +100,27 @@ def test_unet_refuses_what_does_not_fit(change, message):
     }
     with pytest.raises(InputError, match=message):
         unet(**given | change)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("timestep", [601, torch.tensor(601), torch.tensor([601]), torch.tensor([601, 601])])
+@pytest.mark.parametrize("motion", [24, torch.tensor(24), torch.tensor([24]), None])
+def test_one_timestep_and_one_motion_number_stand_for_all_videos(timestep, motion):
+    unet, given = network("unet", "tiny512"), unet_inputs(batch=2, frames=3)
+    want = unet(**given | {"timestep": torch.tensor([601, 601]), "motion": torch.tensor([24, 24])})
+    assert torch.equal(unet(**given | {"timestep": timestep, "motion": motion}), want)
+
+
+def test_as_many_timesteps_as_there_are_neither_videos_nor_one_of_are_refused():
+    unet, given = network("unet", "tiny512"), unet_inputs(batch=2, frames=3)
+    with pytest.raises(InputError, match="timestep must be one number or 2, as many as videos, got 3"):
+        unet(**given | {"timestep": torch.tensor([1, 2, 3])})
+
+
+@torch.no_grad()
+def test_the_prediction_comes_as_diffusers_users_ask_for_it():
+    unet, given = network("unet", "tiny512"), unet_inputs(batch=1, frames=3)
+    want = unet(**given)
+    assert torch.equal(unet(**given, return_dict=True).sample, want)
+    (alone,) = unet(**given, return_dict=False)
+    assert torch.equal(alone, want)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from dynamicrafter.models import attention, products
+from dynamicrafter.kernels import parts, products
+from dynamicrafter.kernels.convolution import FrameConvolution, TimeConvolution
 from dynamicrafter.models.attention import GatedFeedForward
-from dynamicrafter.models.blocks import FrameConvolution, TimeConvolution
 from goldens import MODULE_TOLERANCE, relative_error
 from tiny import network, unet_inputs
 
@@ -36,7 +36,7 @@ def test_feed_forward_in_parts_equals_the_whole(monkeypatch, num_bytes):
     torch.manual_seed(0)
     layer, tokens = GatedFeedForward(8), torch.randn(3, 7, 8)
     whole = layer(tokens)  # with gradients it is not split
-    monkeypatch.setattr(attention, "_INNER_BYTES", num_bytes)
+    monkeypatch.setattr(parts, "_INNER_BYTES", num_bytes)
     with torch.no_grad():
         assert relative_error(layer(tokens), whole.detach()) < MODULE_TOLERANCE
 
@@ -45,7 +45,7 @@ def test_feed_forward_in_parts_equals_the_whole(monkeypatch, num_bytes):
 def test_feed_forward_without_gradients_never_widens_more_tokens_than_allowed(monkeypatch, fused):
     layer, widest = GatedFeedForward(8), []
     layer.proj_out.register_forward_pre_hook(lambda _module, inner: widest.append(inner[0].nbytes))
-    monkeypatch.setattr(attention, "_INNER_BYTES", 2048)
+    monkeypatch.setattr(parts, "_INNER_BYTES", 2048)
     monkeypatch.setattr(products, "_has_onednn", lambda: fused)
     with torch.no_grad():
         layer(torch.randn(2, 50, 8))

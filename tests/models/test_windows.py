@@ -9,7 +9,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.memory.counting import count_call
 from dynamicrafter.models import attention
 from dynamicrafter.models.attention import TimeSelfAttention
-from dynamicrafter.models.windows import TimeWindows, attend_in_windows
+from dynamicrafter.models.windows import TimeWindows, attend_in_windows, windows_on
 from tiny import network
 
 LAYOUTS = [(16, 4, 23), (16, 4, 48), (16, 16, 40), (16, 1, 19), (8, 3, 21), (5, 2, 512), (4, 4, 9)]
@@ -98,8 +98,8 @@ def test_of_several_pictures_a_window_sees_the_nearest_on_either_side():
 def test_attention_in_windows_is_the_weighed_mean_over_all_windows_of_a_frame(size, stride, frames, ends):
     random = torch.Generator().manual_seed(frames)
     query, key, value = (torch.randn(2, frames, 2, 3, generator=random, dtype=torch.float64) for _ in range(3))
-    windows = TimeWindows(size, stride, anchors=(0, frames - 1) if ends else ()).over(frames)
-    got = attend_in_windows(attention.attend, query, key, value, [window.to(query) for window in windows])
+    layout = TimeWindows(size, stride, anchors=(0, frames - 1) if ends else ())
+    got = attend_in_windows(attention.attend, query, key, value, windows_on(layout, frames, query.device, query.dtype))
     torch.testing.assert_close(got, brute_force(query, key, value, size=size, stride=stride, ends=ends))
 
 

@@ -222,14 +222,6 @@ def test_a_scale_that_a_callback_sets_is_the_one_of_the_next_step(pipe, picture)
     assert not torch.equal(first, run(pipe, picture, "waves", **options | {"guidance_scale": 3.0}))
 
 
-def test_guidance_cannot_begin_in_the_middle(pipe, picture):
-    def begin(owner, *_):
-        owner._guidance_scale = 5.0
-
-    with pytest.raises(InputError, match="guidance_scale can't be raised by a callback"):
-        run(pipe, picture, "waves", guidance_scale=1.0, callback_on_step_end=begin)
-
-
 def test_callbacks_see_the_embeddings_and_cannot_change_them_unnoticed(pipe, picture, want):
     names = pipe._callback_tensor_inputs
     seen = {}

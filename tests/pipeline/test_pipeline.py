@@ -10,6 +10,7 @@ from PIL import Image
 
 from dynamicrafter import DynamiCrafterPipeline, generator_for
 from dynamicrafter.errors import InputError
+from dynamicrafter.pipeline import steps
 from tiny import pipeline
 
 QUICK = {"num_inference_steps": 2, "output_type": "latent"}
@@ -291,6 +292,43 @@ def test_callback_sees_and_changes_every_step(pipe, picture):
     run(pipe, picture, "waves", num_inference_steps=3, callback_on_step_end=watch)
     assert [step for step, _ in seen] == [0, 1, 2]
     assert [timestep for _, timestep in seen] == [999, 666, 332]
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0, 3.0])
+def test_a_guidance_scale_that_a_callback_sets_holds_from_the_next_step(pipe, picture, scale, monkeypatch):
+    calls, call = [], steps.run_passes
+
+    def watch(unet, sample, timestep, motion, contexts, memory):
+        calls.append(contexts.names)
+        return call(unet, sample, timestep, motion, contexts, memory)
+
+    def change(owner, step, timestep, tensors):
+        owner._guidance_scale = scale if step == 0 else owner._guidance_scale
+        return {}
+
+    monkeypatch.setattr(steps, "run_passes", watch)
+    options = {"generator": generator_for(3), "num_inference_steps": 3, "guidance_scale": 7.5}
+    changed = run(pipe, picture, "waves", callback_on_step_end=change, **options)
+    both = ("unconditional", "conditional")
+    assert calls == [both, *(2 * [both if scale > 1 else ("conditional",)])]
+    assert not torch.equal(changed, run(pipe, picture, "waves", **options | {"generator": generator_for(3)}))
+
+
+def test_guidance_can_not_begin_in_the_middle_of_a_run_without(pipe, picture):
+    def change(owner, step, timestep, tensors):
+        owner._guidance_scale = 7.5
+        return {}
+
+    with pytest.raises(InputError, match=r"guidance_scale can't become 7\.5 in a callback of a run that began without"):
+        run(pipe, picture, "waves", guidance_scale=1.0, callback_on_step_end=change)
+
+
+def test_the_noise_of_a_step_is_on_its_way_before_the_networks_are_called(pipe, picture, monkeypatch):
+    order, send, call = [], steps.send, steps.run_passes
+    monkeypatch.setattr(steps, "send", lambda *given: order.append("noise") or send(*given))
+    monkeypatch.setattr(steps, "run_passes", lambda *given: order.append("passes") or call(*given))
+    run(pipe, picture, "waves", num_inference_steps=3, eta=1.0)
+    assert order == ["noise", "passes"] * 3
 
 
 def test_interrupting_ends_after_the_step_and_the_next_run_is_whole(pipe, picture):

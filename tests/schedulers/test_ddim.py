@@ -257,16 +257,33 @@ def test_tensors_of_other_shapes_are_refused():
         scheduler.step(normal(1), 799, normal(0), eta=1.0, noise=normal(2)[:1])
     with pytest.raises(InputError, match=r"noise must have the shape \(2, 4, 3, 2, 2\), got \(1, 4, 3, 2, 2\)"):
         scheduler.add_noise(normal(1), normal(0)[:1], torch.tensor([3, 4]))
-    with pytest.raises(InputError, match=r"timesteps must have the shape \(2,\), got \(1,\)"):
-        scheduler.add_noise(normal(1), normal(0), torch.tensor([3]))
+    with pytest.raises(InputError, match=r"timesteps must be one or 2, as many as samples, got 3"):
+        scheduler.add_noise(normal(1), normal(0), torch.tensor([3, 4, 5]))
+
+
+@pytest.mark.parametrize("timestep", [640, torch.tensor(640), torch.tensor([640])])
+@pytest.mark.parametrize("method", ["add_noise", "get_velocity", "get_target"])
+def test_one_training_timestep_stands_for_all_samples(timestep, method):
+    call = getattr(scheduler_of(PRESETS["512"]), method)
+    want = call(normal(0), normal(1), torch.tensor([640, 640]))
+    torch.testing.assert_close(call(normal(0), normal(1), timestep), want, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", ["add_noise", "get_velocity", "get_target"])
+def test_bfloat16_latents_are_noised_in_full_precision_and_come_back_as_they_were(method):
+    call = getattr(scheduler_of(PRESETS["512"]), method)
+    clean, noise, timesteps = normal(0).bfloat16(), normal(1).bfloat16(), torch.tensor([3, 640])
+    made = call(clean, noise, timesteps)
+    assert made.dtype is torch.bfloat16
+    torch.testing.assert_close(made, call(clean.float(), noise.float(), timesteps).bfloat16(), rtol=0, atol=0)
 
 
 def test_half_precision_latents_are_refused():
     scheduler = scheduler_of(PRESETS["512"], 5)
     with pytest.raises(InputError, match=r"sample must be float32 or float64, got torch.float16; call \.float"):
         scheduler.step(normal(1), 799, normal(0).half())
-    with pytest.raises(InputError, match=r"clean must be float32 or float64, got torch.bfloat16"):
-        scheduler.add_noise(normal(1).bfloat16(), normal(0), torch.tensor([3, 4]))
+    with pytest.raises(InputError, match=r"clean must be floating-point latents, got torch.int64"):
+        scheduler.add_noise(normal(1).long(), normal(0), torch.tensor([3, 4]))
 
 
 @pytest.mark.parametrize("timesteps", [[0, 1000], [-1, 0], [0.5, 3.0]])

@@ -1,18 +1,20 @@
 """Multistep samplers against closed forms: how fast their error falls, and what they have in common with DDIM."""
 
+import copy
 import math
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.presets import BUNDLED, PRESETS, Preset
+from dynamicrafter.presets import BUNDLED, PRESETS, Preset, Sampler
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.schedulers.multistep import DPMSolver, UniPC
 from dynamicrafter.schedulers.noise import Level, multistep_timesteps
-from dynamicrafter.schedulers.prediction import prediction_target
-from dynamicrafter.schedulers.sampling import SamplingRun
+from dynamicrafter.schedulers.prediction import predict, prediction_target
+from dynamicrafter.schedulers.solvers import DDIM, SOLVERS
 
 EVERY_PRESET = pytest.mark.parametrize("preset", [*PRESETS.values(), BUNDLED], ids=[*PRESETS, "bundled"])
 MULTISTEP = ("dpm++", "dpm++sde", "unipc")
@@ -57,16 +59,16 @@ def error_of(solver, steps):
     levels = list(smooth_levels(steps))
     start = sample = torch.tensor([1.3, -0.4], dtype=torch.float64)
     for here, there in pairwise(levels):
-        sample = solver.advance(sample, best_guess(sample, here), here, there)
+        sample, _ = solver.advance(sample, here.scale * best_guess(sample, here), None, here, there)
     return (sample - flow(start, levels[0], levels[-1])).abs().max().item()
 
 
 class FirstOrder(DPMSolver):
     """DPM-Solver++ that forgets."""
 
-    def advance(self, *args):
+    def advance(self, *args, **options):
         self._before = None
-        return super().advance(*args)
+        return super().advance(*args, **options)
 
 
 @pytest.mark.parametrize(("make", "order"), [(FirstOrder, 1), (DPMSolver, 2), (UniPC, 3)])
@@ -78,14 +80,13 @@ def test_the_error_falls_with_the_order_of_the_method(make, order):
 
 def walk(scheduler, preset, sample, *, eta=0.0, noise=None):
     """A whole run with the perfect network for normal clean latents."""
-    run = SamplingRun(scheduler, eta=eta)
     for timestep in scheduler.timesteps.tolist():
         here, _ = scheduler._levels(timestep)
         clean = best_guess(sample, here)
         told = prediction_target(
             clean, (sample - here.alpha * here.scale * clean) / here.sigma, here, prediction=preset.prediction
         )
-        sample = run.step(told, timestep, sample, noise=noise)
+        sample = scheduler.step(told, timestep, sample, eta=eta, noise=noise).prev_sample
     return sample
 
 
@@ -111,12 +112,18 @@ def test_a_network_that_knows_the_truth_leads_back_to_it(preset, sampler, steps)
     scheduler = scheduler_of(preset, steps, sampler)
     clean, noise = normal(0), normal(1)
     latents = scheduler.add_noise(clean, noise, scheduler.timesteps[:1].expand(2))
-    run = SamplingRun(scheduler)
     for timestep in scheduler.timesteps.tolist():
         target = scheduler.get_target(clean, noise, torch.tensor([timestep, timestep]))
-        latents = run.step(target, timestep, latents)
+        latents = scheduler.step(target, timestep, latents, eta=0).prev_sample
     end = scheduler._schedule.level(0)
     torch.testing.assert_close(latents, end.alpha * clean + end.sigma * noise, rtol=1e-9, atol=1e-9)
+
+
+def ddim_step(scheduler, timestep, *, eta, noise=None):
+    """DDIM's step between the same two levels."""
+    here, there = scheduler._levels(timestep)
+    x0, eps = predict(normal(1), normal(0), here, prediction=scheduler.config["prediction_type"])
+    return DDIM().advance(normal(0), x0, eps, here, there, eta=eta, noise=noise)[0]
 
 
 @EVERY_PRESET
@@ -124,17 +131,16 @@ def test_a_network_that_knows_the_truth_leads_back_to_it(preset, sampler, steps)
 def test_a_first_step_without_noise_is_ddims(preset, sampler):
     scheduler = scheduler_of(preset, 8, sampler)
     first = int(scheduler.timesteps[0])
-    got = SamplingRun(scheduler).step(normal(1), first, normal(0))
-    torch.testing.assert_close(got, scheduler.step(normal(1), first, normal(0)).prev_sample, rtol=1e-9, atol=1e-9)
+    got = scheduler.step(normal(1), first, normal(0), eta=0).prev_sample
+    torch.testing.assert_close(got, ddim_step(scheduler, first, eta=0), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("preset", [PRESETS["256"], BUNDLED], ids=["256", "bundled"])
 def test_a_first_step_with_all_noise_is_ddims_where_latents_are_not_rescaled(preset):
     scheduler = scheduler_of(preset, 8, "dpm++sde")
     first = int(scheduler.timesteps[0])
-    got = SamplingRun(scheduler, eta=1.0).step(normal(1), first, normal(0), noise=normal(2))
-    want = scheduler.step(normal(1), first, normal(0), eta=1.0, noise=normal(2)).prev_sample
-    torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+    got = scheduler.step(normal(1), first, normal(0), noise=normal(2)).prev_sample
+    torch.testing.assert_close(got, ddim_step(scheduler, first, eta=1.0, noise=normal(2)), rtol=1e-9, atol=1e-9)
 
 
 @EVERY_PRESET
@@ -150,14 +156,13 @@ def test_fresh_noise_keeps_the_spread_of_the_clean_latents(preset, eta):
     samples = normal(0, (1, 10000)) * spread_at(first := scheduler._schedule.level(999))
     samples = samples + first.alpha * first.scale * MEAN
     generator = torch.Generator().manual_seed(3)
-    run = SamplingRun(scheduler, eta=eta)
     for timestep in scheduler.timesteps.tolist():
         here, _ = scheduler._levels(timestep)
         clean = best_guess(samples, here)
         told = prediction_target(
             clean, (samples - here.alpha * here.scale * clean) / here.sigma, here, prediction=preset.prediction
         )
-        samples = run.step(told, timestep, samples, generator=generator)
+        samples = scheduler.step(told, timestep, samples, eta=eta, generator=generator).prev_sample
     end = scheduler._schedule.level(0)
     assert samples.mean().item() == pytest.approx(end.alpha * MEAN, abs=0.02)
     assert samples.std().item() == pytest.approx(spread_at(end), rel=0.03)
@@ -170,9 +175,8 @@ def test_every_number_of_steps_is_finite_in_float32(sampler):
             scheduler = scheduler_of(preset, steps, sampler)
             assert len(scheduler.timesteps) == steps
             latents = normal(0, (1, 2), torch.float32)
-            run = SamplingRun(scheduler, eta=preset.eta_for(sampler))
             for timestep in scheduler.timesteps.tolist():
-                latents = run.step(-latents, timestep, latents, noise=normal(1, (1, 2)))
+                latents = scheduler.step(-latents, timestep, latents, noise=normal(1, (1, 2))).prev_sample
             assert latents.dtype == torch.float32
             assert latents.isfinite().all(), (preset.name, steps)
 
@@ -186,36 +190,64 @@ def test_timesteps_are_distinct_and_descend_from_pure_noise_for_every_count():
         assert chosen[-1] > 0 or steps == 1000
 
 
-@pytest.mark.parametrize("sampler", MULTISTEP)
-def test_runs_side_by_side_are_what_each_is_alone_and_leave_the_scheduler_as_it_was(sampler):
+@pytest.mark.parametrize("sampler", ["ddim", *MULTISTEP])
+def test_a_run_begins_anew_with_its_first_timestep_and_remembers_none_before_it(sampler):
     scheduler = scheduler_of(PRESETS["512"], 6, sampler)
-    before = {name: str(value) for name, value in vars(scheduler).items()}
 
-    def alone(seed):
-        run, latents = SamplingRun(scheduler), normal(seed)
+    def run(seed):
+        latents = normal(seed)
         for timestep in scheduler.timesteps.tolist():
-            latents = run.step(latents.tanh(), timestep, latents)
+            latents = scheduler.step(latents.tanh(), timestep, latents, eta=0).prev_sample
         return latents
 
-    wanted = [alone(seed) for seed in (0, 1)]
-    runs, both = [SamplingRun(scheduler), SamplingRun(scheduler)], [normal(0), normal(1)]
+    first = run(0)
+    run(1)
+    torch.testing.assert_close(run(0), first, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("sampler", MULTISTEP)
+def test_the_sampler_that_was_set_with_the_timesteps_takes_the_steps(sampler):
+    scheduler, solver = scheduler_of(PRESETS["512"], 6, sampler), SOLVERS[sampler]()
+    latents = want = normal(0)
     for timestep in scheduler.timesteps.tolist():
-        both = [run.step(x.tanh(), timestep, x) for run, x in zip(runs, both, strict=True)]
-    torch.testing.assert_close(both, wanted, rtol=0, atol=0)
-    assert {name: str(value) for name, value in vars(scheduler).items()} == before
+        here, there = scheduler._levels(timestep)
+        x0, eps = predict(want.tanh(), want, here, prediction="v_prediction")
+        want, clean = solver.advance(want, x0, eps, here, there, eta=0, noise=None)
+        made = scheduler.step(latents.tanh(), timestep, latents, eta=0)
+        latents = made.prev_sample
+        torch.testing.assert_close(made.pred_original_sample, clean, rtol=0, atol=0)
+    torch.testing.assert_close(latents, want, rtol=0, atol=0)
+    assert not torch.allclose(latents, walk_by("ddim", scheduler), atol=1e-3)
+
+
+def walk_by(sampler, scheduler):
+    """The same timesteps by another sampler's steps."""
+    solver, latents = SOLVERS[sampler](), normal(0)
+    for timestep in scheduler.timesteps.tolist():
+        here, there = scheduler._levels(timestep)
+        x0, eps = predict(latents.tanh(), latents, here, prediction="v_prediction")
+        latents, _ = solver.advance(latents, x0, eps, here, there, eta=0, noise=None)
+    return latents
+
+
+def test_every_sampler_has_its_solver_and_every_solver_its_sampler():
+    assert set(SOLVERS) == set(get_args(Sampler))
+    for preset in PRESETS.values():
+        for sampler, solver in SOLVERS.items():
+            assert sampler == preset.sampler or solver.default_eta == preset.eta_for(sampler)
 
 
 def test_a_corrected_step_keeps_what_was_changed_in_between():
     scheduler = scheduler_of(PRESETS["512"], 6, "unipc")
     first, second = scheduler.timesteps[:2].tolist()
-    runs = [SamplingRun(scheduler), SamplingRun(scheduler)]
-    plain = runs[0].step(normal(1), first, normal(0))
-    changed = runs[1].step(normal(1), first, normal(0)) + 5
+    runs = [scheduler, copy.deepcopy(scheduler)]
+    plain, changed = (run.step(normal(1), first, normal(0)).prev_sample for run in runs)
+    changed = changed + 5
     # An answer that says the same z of both, so that the two differ by the change alone.
     here, there = scheduler._levels(second)
     told = [prediction_target(normal(2), (x - here.alpha * here.scale * normal(2)) / here.sigma, here,
                               prediction="v_prediction") for x in (plain, changed)]  # fmt: skip
-    after = [run.step(t, second, x) for run, t, x in zip(runs, told, (plain, changed), strict=True)]
+    after = [run.step(t, second, x).prev_sample for run, t, x in zip(runs, told, (plain, changed), strict=True)]
     torch.testing.assert_close(after[1] - after[0], torch.full(SHAPE, 5 * there.sigma / here.sigma).double())
 
 
@@ -225,7 +257,7 @@ def test_fresh_noise_comes_from_each_samples_own_generator():
     def step(seeds):
         same = torch.ones((len(seeds), *SHAPE[1:]))
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return SamplingRun(scheduler, eta=1.0).step(same, 999, same, generator=generators)
+        return scheduler.step(same, 999, same, generator=generators).prev_sample
 
     torch.testing.assert_close(step([5, 6, 7])[1:], step([6, 7]), rtol=0, atol=0)
 
@@ -233,7 +265,7 @@ def test_fresh_noise_comes_from_each_samples_own_generator():
 @pytest.mark.parametrize("sampler", ["dpm++", "unipc"])
 def test_noise_is_refused_where_the_sampler_adds_none(sampler):
     with pytest.raises(InputError, match=r"eta must be 0 with the sampler .*, which adds no noise, got 0.5; leave it"):
-        SamplingRun(scheduler_of(PRESETS["512"], 5, sampler), eta=0.5)
+        scheduler_of(PRESETS["512"], 5, sampler).step(normal(1), 999, normal(0), eta=0.5)
 
 
 def test_a_sampler_that_there_is_none_of_is_refused():

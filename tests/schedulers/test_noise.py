@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import PRESETS, Preset
-from dynamicrafter.schedulers.ddim import ddim_coefficients
 from dynamicrafter.schedulers.noise import Level, NoiseSchedule, noise_schedule, spaced_timesteps
+from dynamicrafter.schedulers.solvers import ddim_coefficients
 
 SPACINGS = ("uniform", "uniform_trailing")
 

@@ -31,6 +31,7 @@ from dynamicrafter.animator.shots import (
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
 from dynamicrafter.hub import best_local
+from dynamicrafter.kernels.compilation import check_compiler
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.memory.advice import ClipNeeds, is_out_of_memory, remedy
 from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memory, total_memory
@@ -85,6 +86,7 @@ class Animator:
         download: bool = False,
         lora: LoraLike | Iterable[LoraLike] = (),
         memory: str | None = None,
+        compile: bool = False,  # noqa: A002 PyTorch's word
     ) -> Animator:
         """Load a model by name, folder or file and put it on a device.
 
@@ -99,13 +101,17 @@ class Animator:
             lora: adapters to put on it, as `load_lora` takes them: one, or several.
             memory: the most that a run may take, such as 8GB; what doesn't fit is made to (docs/memory.md). None for
                 all that the device has.
+            compile: make one graph of the UNet with PyTorch's compiler (docs/speed.md). The first step at each size
+                then takes minutes, and less where PyTorch's cache on disk knows it.
 
         Raises:
-            InputError: no such device or dtype, no such model, or weights or adapters that can't be used.
+            InputError: no such device or dtype, no compiler, no such model, or weights or adapters that can't be used.
         """
         adapters = parse_adapters(lora)
         model = str(best_local("animate").preset) if model is None else model
         target = choose_device(device)
+        if compile:
+            check_compiler(target)
         options: dict[str, Any] = {"dtype": choose_dtype(dtype, target)}
         if preset is not None:
             options["preset"] = preset
@@ -119,6 +125,9 @@ class Animator:
         animator = cls(pipeline, model=str(model), model_hash=_hash_of(pipeline), device=target, memory=memory)
         for adapter in adapters:
             animator.load_lora(adapter)
+        if compile:
+            logger.info("The first step at each size compiles the UNet, which takes minutes.")
+            pipeline.unet.compile(dynamic=False)
         return animator
 
     def load_lora(self, lora: LoraLike) -> None:

@@ -36,7 +36,7 @@ OPTIONS: dict[Option, str] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class BenchCase:
     """What is timed.
 
     Attributes:
@@ -74,7 +74,7 @@ class Measurement:
         memory_before, memory_peak: in use with the weights loaded, and at most.
     """
 
-    case: Case
+    case: BenchCase
     height: int
     width: int
     flop: int
@@ -99,7 +99,7 @@ class Bench:
         self.device = device
         self._kept: tuple[tuple[bool, str], DynamiCrafterUNet] | None = None
 
-    def measure(self, case: Case, *, calls: int = 3) -> Measurement:
+    def measure(self, case: BenchCase, *, calls: int = 3) -> Measurement:
         """Time one case.
 
         Args:
@@ -112,7 +112,7 @@ class Bench:
             if case.option not in ("plain", "together"):  # which leave the UNet as it was
                 self._kept = None
 
-    def _unet(self, case: Case) -> DynamiCrafterUNet:
+    def _unet(self, case: BenchCase) -> DynamiCrafterUNet:
         # The published presets' networks differ in 16 numbers.
         key = (case.preset == BUNDLED.name, case.dtype)
         if self._kept is None or self._kept[0] != key:
@@ -130,7 +130,7 @@ class Bench:
         return unet
 
 
-def measure(case: Case, unet: DynamiCrafterUNet, *, device: torch.device, calls: int) -> Measurement:
+def measure(case: BenchCase, unet: DynamiCrafterUNet, *, device: torch.device, calls: int) -> Measurement:
     """Time a UNet that has its case's option already."""
     networks, preset = empty_model(case.model)
     size = (preset.height, preset.width)
@@ -168,7 +168,7 @@ def measure(case: Case, unet: DynamiCrafterUNet, *, device: torch.device, calls:
     )
 
 
-def count_flop(networks: Mapping[Component, Any], case: Case, *, size: tuple[int, int]) -> int:
+def count_flop(networks: Mapping[Component, Any], case: BenchCase, *, size: tuple[int, int]) -> int:
     """Arithmetic of one call, from shapes alone.
 
     Args:
@@ -180,7 +180,7 @@ def count_flop(networks: Mapping[Component, Any], case: Case, *, size: tuple[int
     return count_call(lambda: unet(**inputs)).flops
 
 
-def make_unet(case: Case) -> DynamiCrafterUNet:
+def make_unet(case: BenchCase) -> DynamiCrafterUNet:
     """The UNet of a case on the processor, laid out as the pipeline has it."""
     dtype = getattr(torch, case.dtype)
     if case.model.startswith(SEEDED):
@@ -194,7 +194,7 @@ def make_unet(case: Case) -> DynamiCrafterUNet:
 def make_inputs(
     unet: DynamiCrafterUNet,
     networks: Mapping[Component, Any],
-    case: Case,
+    case: BenchCase,
     *,
     size: tuple[int, int],
     device: torch.device,

@@ -1,4 +1,4 @@
-"""Which cases a machine does in the time that is granted: reckoned from its rate, before any is run."""
+"""Which cases a machine does in the time that is granted: estimated from its rate, before any is run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dynamicrafter.benchmarking.cases import OPTIONS, Case, Option, count_flop
+from dynamicrafter.benchmarking.cases import OPTIONS, BenchCase, Option, count_flop
 from dynamicrafter.memory.devices import free_memory
 from dynamicrafter.memory.footprint import activation_bytes, weight_bytes
 from dynamicrafter.memory.tiles import pixels_of_a_latent
@@ -19,7 +19,7 @@ _DRAWING = 4e7  # parameters a second that are drawn from their names, on one co
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reckoned:
+class CaseEstimate:
     """What a case is expected to take.
 
     Attributes:
@@ -27,12 +27,12 @@ class Reckoned:
         bytes: of weights and activations.
     """
 
-    case: Case
+    case: BenchCase
     seconds: float
     bytes: int
 
 
-def reckon(case: Case, *, flop_per_second: float, calls: int) -> Reckoned:
+def estimate(case: BenchCase, *, flop_per_second: float, calls: int) -> CaseEstimate:
     """Expect from shapes alone, as if the case drew its own weights.
 
     Args:
@@ -54,22 +54,22 @@ def reckon(case: Case, *, flop_per_second: float, calls: int) -> Reckoned:
     )
     parameters = sum(parameter.numel() for parameter in unet.parameters())
     took = parameters / _DRAWING + (2 + calls) * flop / (_SHARE * flop_per_second)
-    return Reckoned(case=case, seconds=took, bytes=weight_bytes(unet, itemsize) + activations)
+    return CaseEstimate(case=case, seconds=took, bytes=weight_bytes(unet, itemsize) + activations)
 
 
 def choose(
-    reckoned: Sequence[Reckoned], *, granted: float, device: torch.device
-) -> tuple[list[Case], list[tuple[Case, str]]]:
+    estimates: Sequence[CaseEstimate], *, granted: float, device: torch.device
+) -> tuple[list[BenchCase], list[tuple[BenchCase, str]]]:
     """Divide cases into those that are run and those that are left out, with the reason; the first always runs.
 
     Args:
-        reckoned: in the order of their worth.
+        estimates: in the order of their worth.
         granted: seconds for all together.
     """
-    chosen: list[Case] = []
-    left: list[tuple[Case, str]] = []
+    chosen: list[BenchCase] = []
+    left: list[tuple[BenchCase, str]] = []
     free = free_memory(device)
-    for each in reckoned:
+    for each in estimates:
         if each.bytes > 0.8 * free:
             left.append((each.case, f"needs {each.bytes / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"))
         elif each.seconds > granted and chosen:
@@ -80,10 +80,10 @@ def choose(
     return chosen, left
 
 
-def combine(*, presets: Sequence[str], dtypes: Sequence[str], options: Sequence[Option]) -> list[Case]:
+def combine(*, presets: Sequence[str], dtypes: Sequence[str], options: Sequence[Option]) -> list[BenchCase]:
     """Every combination, the ones that say most first: small before large, plain before optional."""
     ranked = [
-        (place + 2 * number + rank, Case(preset=preset, dtype=dtype, option=option))
+        (place + 2 * number + rank, BenchCase(preset=preset, dtype=dtype, option=option))
         for place, preset in enumerate(presets)
         for number, dtype in enumerate(dtypes)
         for rank, option in enumerate(options)
@@ -91,7 +91,7 @@ def combine(*, presets: Sequence[str], dtypes: Sequence[str], options: Sequence[
     return [case for _, case in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def in_groups(cases: Sequence[Case]) -> list[Case]:
+def in_groups(cases: Sequence[BenchCase]) -> list[BenchCase]:
     """The same cases, those that share weights side by side, and what changes the weights last."""
     order = list(OPTIONS)
     return sorted(cases, key=lambda case: (case.preset != BUNDLED.name, case.dtype, order.index(case.option)))

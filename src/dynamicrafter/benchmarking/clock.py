@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from dynamicrafter.models.products import linear
+from dynamicrafter.kernels.products import linear
 
 MATMUL_WIDTH = 2048  # large enough for a machine's full rate, small enough to be a fair neighbour to the layers
 _REPEATS = 10

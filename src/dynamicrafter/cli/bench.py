@@ -17,7 +17,7 @@ from dynamicrafter.presets import BUNDLED, get_preset
 if TYPE_CHECKING:
     import torch
 
-    from dynamicrafter.benchmarking.cases import Case, Measurement
+    from dynamicrafter.benchmarking.cases import BenchCase, Measurement
     from dynamicrafter.benchmarking.growth import Growth
 
 Option = Literal["plain", "together", "int8", "blocks", "compile"]
@@ -96,7 +96,7 @@ def _show_table(command: BenchCommand, machine: dict[str, Any], device: torch.de
     import torch
 
     from dynamicrafter.benchmarking.cases import Bench
-    from dynamicrafter.benchmarking.choice import choose, combine, in_groups, reckon
+    from dynamicrafter.benchmarking.choice import choose, combine, estimate, in_groups
     from dynamicrafter.benchmarking.clock import matmul_flop_per_second
 
     presets = _PRESETS if command.preset is None else (get_preset(command.preset).name,)
@@ -105,10 +105,10 @@ def _show_table(command: BenchCommand, machine: dict[str, Any], device: torch.de
         dtypes=(dtype,) if command.dtype or dtype == "float32" else (dtype, "float32"),
         options=cast("tuple[Option, ...]", command.option) or _usual(device.type),
     )
-    say("Reckoning what this machine can do…")
+    say("Estimating what this machine can do…")
     rates = {name: matmul_flop_per_second(device, getattr(torch, name)) for name in {case.dtype for case in cases}}
-    reckoned = [reckon(case, flop_per_second=rates[case.dtype], calls=command.calls) for case in cases]
-    chosen, left = choose(reckoned, granted=command.seconds, device=device)
+    estimates = [estimate(case, flop_per_second=rates[case.dtype], calls=command.calls) for case in cases]
+    chosen, left = choose(estimates, granted=command.seconds, device=device)
     bench, made = Bench(device), []
     for case in in_groups(chosen):
         say(f"Timing {case.preset} in {case.dtype}, {case.option}…")
@@ -138,7 +138,7 @@ def _table(made: Sequence[Measurement]) -> Iterator[str]:
     yield "of matmul: share of the rate of plain matrix products, timed between the calls."
 
 
-def _left_out(left: Sequence[tuple[Case, str]]) -> Iterator[str]:
+def _left_out(left: Sequence[tuple[BenchCase, str]]) -> Iterator[str]:
     if left:
         yield "\nleft out (--seconds grants more time, --preset chooses one):"
     for case, reason in left:
@@ -151,11 +151,11 @@ def _describe_machine(machine: dict[str, Any]) -> Iterator[str]:
 
 def _show_sweep(command: BenchCommand, machine: dict[str, Any], device: torch.device, dtype: str) -> None:
     from dynamicrafter.animator.animator import Animator
-    from dynamicrafter.benchmarking.cases import Case
+    from dynamicrafter.benchmarking.cases import BenchCase
     from dynamicrafter.benchmarking.growth import AXES, sweep
 
     preset = BUNDLED.name if command.preset is None else get_preset(command.preset).name
-    animator = Animator.from_pretrained(Case(preset=preset, dtype=dtype).model, device=str(device), dtype=dtype)
+    animator = Animator.from_pretrained(BenchCase(preset=preset, dtype=dtype).model, device=str(device), dtype=dtype)
     animator.pipeline.set_progress_bar_config(disable=True)
     found = []
     for axis in AXES:

@@ -44,7 +44,7 @@ def pad_same(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, in
     return F.pad(x, pads)
 
 
-class Unit(nn.Module):
+class Unit3D(nn.Module):
     """Convolution, batch norm (of the stored statistics) and ReLU."""
 
     def __init__(self, inner: int, outer: int, kernel: int, stride: int = 1) -> None:
@@ -63,10 +63,10 @@ class Mixed(nn.Module):
     def __init__(self, inner: int, widths: tuple[int, tuple[int, int], tuple[int, int], int]) -> None:
         super().__init__()
         first, (second_in, second), (third_in, third), fourth = widths
-        self.b0 = Unit(inner, first, 1)
-        self.b1a, self.b1b = Unit(inner, second_in, 1), Unit(second_in, second, 3)
-        self.b2a, self.b2b = Unit(inner, third_in, 1), Unit(third_in, third, 3)
-        self.b3b = Unit(inner, fourth, 1)
+        self.b0 = Unit3D(inner, first, 1)
+        self.b1a, self.b1b = Unit3D(inner, second_in, 1), Unit3D(second_in, second, 3)
+        self.b2a, self.b2b = Unit3D(inner, third_in, 1), Unit3D(third_in, third, 3)
+        self.b3b = Unit3D(inner, fourth, 1)
         self.width = first + second + third + fourth
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,9 +79,9 @@ class I3D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2)
-        self.Conv3d_2b_1x1 = Unit(64, 64, 1)
-        self.Conv3d_2c_3x3 = Unit(64, 192, 3)
+        self.Conv3d_1a_7x7 = Unit3D(3, 64, 7, 2)
+        self.Conv3d_2b_1x1 = Unit3D(64, 64, 1)
+        self.Conv3d_2c_3x3 = Unit3D(64, 192, 3)
         width = 192
         for name, widths in _MIXED.items():
             mixed = Mixed(width, widths)

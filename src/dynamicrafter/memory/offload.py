@@ -69,6 +69,7 @@ class Offloader:
         if "int8" in measures and device.type != "cuda":
             leaving -= {"unet"}
         self.device, self.plan, self._leaving = device, plan, leaving
+        networks["unet"].set_part_bytes(plan.part_bytes if plan else None)
         if measures & _OF_UNET != self._measures & _OF_UNET:
             self._treat_unet(networks, measures)
         self._measures = measures

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
-from dynamicrafter.memory.footprint import Footprint
+from dynamicrafter.kernels.parts import part_bytes
+from dynamicrafter.memory.footprint import PARTS_BYTES, Footprint
 
 Phase = Literal["encoding", "conditioning", "denoising", "decoding"]
 Measure = Literal["encoders", "tiles", "networks", "blocks", "int8", "heap"]
@@ -85,6 +86,15 @@ class MemoryPlan:
     def fits(self) -> bool:
         """Whether the budget holds it, with a tenth left to the driver, the system and the gaps between tensors."""
         return self.peak_bytes < _HEADROOM * self.budget
+
+    @property
+    def part_bytes(self) -> int:
+        """Bytes of the parts in which the feed-forward widens its tokens: what suits the device, if there is room.
+
+        A part's neighbours take about as much again. The phases count the smallest parts.
+        """
+        suits, spare = part_bytes(self.device), _HEADROOM * self.budget - self.peak_bytes
+        return max(min(suits, PARTS_BYTES // 2), min(suits, int(spare / 2)))
 
     @property
     def leaving(self) -> frozenset[Component]:

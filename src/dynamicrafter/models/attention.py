@@ -10,64 +10,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from einops import rearrange
-from torch import Tensor, is_grad_enabled, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from dynamicrafter.models.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
-from dynamicrafter.models.products import Linear, fuses, linear, multiplies_bfloat16
+from dynamicrafter.kernels.attention import attend
+from dynamicrafter.kernels.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
+from dynamicrafter.kernels.parts import in_parts
+from dynamicrafter.kernels.products import GatedLinear, Linear, geglu, joint_product
 from dynamicrafter.models.windows import Window, attend_in_windows
-
-# From 32 MiB, glibc returns freed memory to the system, and the next tensor pays a page fault for every 4 KiB.
-_INNER_BYTES = 24 * 2**20
-
-
-# Keys; beyond, the matrix of all weights takes more memory than the fused kernel's slower backward pass is worth.
-_FEW_KEYS = 1024
-# Queries, keys and values, and softmax weights, at once: few enough to stay in a processor's cache between products.
-_SEQUENCE_BYTES = 2 * 2**20
-_WEIGHTS_BYTES = 8 * 2**20
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Softmax attention. (b, n, heads, d) and twice (b, m, heads, d) → (b, n, heads, d).
-
-    diffusers chooses the backend. Only a CPU takes the plain formula where it needs half the time of PyTorch's fused
-    kernel (docs/benchmarks.md): short sequences forth and back while training, and everything in bfloat16.
-    """
-    if query.requires_grad and query.device.type == "cpu" and key.shape[1] <= _FEW_KEYS:
-        query, key, value = (tensor.transpose(1, 2) for tensor in (query, key, value))
-        weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.mT, dim=-1)
-        return (weights @ value).transpose(1, 2)
-    if multiplies_bfloat16(query) and not is_grad_enabled():
-        return _attend_in_parts(query, key, value)
-    return dispatch_attention_fn(query, key, value)
-
-
-def _attend_in_parts(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The plain formula on as many sequences at a time as a processor's cache holds with their weights."""
-    attended = torch.empty_like(query)  # in the query's layout, as views that callers take back into theirs expect
-    bytes_each = (query[0].numel() + key[0].numel() + value[0].numel()) * query.element_size()
-    size = max(1, _SEQUENCE_BYTES // bytes_each)
-    for place, *some in zip(*(tensor.split(size) for tensor in (attended, query, key, value)), strict=True):
-        rows = _attend_rows(*(tensor.transpose(1, 2).flatten(0, 1).contiguous() for tensor in some))
-        place.copy_(rows.unflatten(0, (-1, query.shape[2])).transpose(1, 2))
-    return attended
-
-
-def _attend_rows(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(r, n, d) and twice (r, m, d) → (r, n, d); some rows at a time, and of long ones some queries."""
-    _, num_queries, width = query.shape
-    bytes_a_query = key.shape[1] * query.element_size()
-    rows, queries = (max(1, _WEIGHTS_BYTES // size) for size in (num_queries * bytes_a_query, bytes_a_query))
-    attended = torch.empty_like(query)
-    unused = query.new_empty(())
-    for places, asking, keys, values in zip(*(each.split(rows) for each in (attended, query, key, value)), strict=True):
-        for place, few in zip(places.split(queries, dim=1), asking.split(queries, dim=1), strict=True):
-            scores = torch.baddbmm(unused, few, keys.mT, beta=0, alpha=width**-0.5)
-            place.copy_(torch.softmax(scores, dim=-1) @ values)
-    return attended
 
 
 class ContextKeysValues(NamedTuple):
@@ -95,9 +45,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend along the last but one axis. (…, n, c) in and out, with one or two leading axes."""
-        query, key, value = (
-            project(tokens).unflatten(-1, (self.num_heads, -1)) for project in (self.to_q, self.to_k, self.to_v)
-        )
+        layers = (self.to_q, self.to_k, self.to_v)
+        joint = joint_product(tokens, layers)
+        projected = [layer(tokens) for layer in layers] if joint is None else joint.chunk(3, dim=-1)
+        query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in projected)
         return self.to_out(attend(query, key, value).flatten(-2))
 
 
@@ -108,10 +59,14 @@ class TimeSelfAttention(SelfAttention):
     def forward(self, tokens: Tensor, windows: Sequence[Window] | None = None) -> Tensor:
         """Attend along time, to all frames or within windows. (b, f, n, c) in and out; n pixels are independent."""
         batch = tokens.shape[0]
-        query, key, value = (
-            rearrange(project(tokens), "b f n (h d) -> (b n) f h d", h=self.num_heads)
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
+        layers = (self.to_q, self.to_k, self.to_v)
+        joint = joint_product(tokens, layers)
+        if joint is None:
+            query, key, value = (
+                rearrange(layer(tokens), "b f n (h d) -> (b n) f h d", h=self.num_heads) for layer in layers
+            )
+        else:
+            query, key, value = rearrange(joint, "b f n (t h d) -> t (b n) f h d", t=3, h=self.num_heads)
         if windows is None:
             attended = attend(query, key, value)
         else:
@@ -164,29 +119,16 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.proj_in = Linear(width, 8 * width)
+        self.proj_in = GatedLinear(width, 8 * width)
         self.proj_out = Linear(4 * width, width)
+        self.part_bytes: int | None = None  # see `DynamiCrafterUNet.set_part_bytes`
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(…, c) in and out."""
-        if is_grad_enabled():
-            return self._gated(tokens)
-        # Tokens don't depend on one another, and the eight times wider inside is the UNet's largest tensor: in parts it
-        # stays small at any frame size. Training keeps every part for the backward pass, and so would gain nothing.
-        rows = tokens.flatten(0, -2)
-        num_rows = max(1, _INNER_BYTES // (8 * rows.shape[1] * rows.element_size()))
-        return torch.cat([self._gated(part) for part in rows.split(num_rows)]).view(tokens.shape)
+        """(…, c) in and out; tokens don't depend on one another, and the inside is the UNet's largest tensor."""
+        return in_parts(self._gated, tokens, inner=8 * tokens.shape[-1], num_bytes=self.part_bytes)
 
     def _gated(self, tokens: Tensor) -> Tensor:
-        # What oneDNN's GELU and two products for one change, bfloat16 can't tell, but float32 can. An adapter in the
-        # first layer's place has a product of its own.
-        if fuses(tokens) and tokens.dtype is torch.bfloat16 and type(self.proj_in) is Linear:
-            value_weight, gate_weight = self.proj_in.weight.chunk(2)
-            value_bias, gate_bias = self.proj_in.bias.chunk(2)
-            gate = linear(tokens, gate_weight, gate_bias, gelu=True)
-            return self.proj_out(linear(tokens, value_weight, value_bias).mul_(gate))
-        value, gate = self.proj_in(tokens).chunk(2, dim=-1)
-        return self.proj_out(value * F.gelu(gate))
+        return self.proj_out(geglu(self.proj_in, tokens))
 
 
 class SpatialTransformer(nn.Module):

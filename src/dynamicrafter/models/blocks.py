@@ -5,35 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dynamicrafter.kernels.convolution import FrameConvolution, TimeConvolution
+from dynamicrafter.kernels.layout import from_time_planes, to_time_planes
 from dynamicrafter.models.attention import ContextKeysValues, SpatialTransformer, TemporalTransformer
-from dynamicrafter.models.layout import from_time_planes, to_time_planes
-from dynamicrafter.models.products import linear
 from dynamicrafter.models.windows import Window
-
-
-class FrameConvolution(nn.Conv2d):
-    """3×3 on each frame.
-
-    oneDNN fills its matrix tiles along a row of pixels, so that rows shorter than a tile leave most of it empty: a
-    third of the machine's rate on 4 pixels. Over the pixels of all frames at once, one matrix product fills them.
-    """
-
-    def forward(self, pictures: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
-        """(n, c, h, w) → (n, c′, h, w)."""
-        short = pictures.shape[-1] <= 8
-        return _as_product(self, pictures) if short and _may_unfold(pictures) else super().forward(pictures)
-
-
-class TimeConvolution(nn.Conv2d):
-    """(3, 1) on the plane of time and pixels; one matrix product where channels are many enough to repay the copies."""
-
-    def forward(self, planes: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
-        """(b, c, f, n) in and out."""
-        many = planes.shape[1] >= 640
-        return _as_product(self, planes) if many and _may_unfold(planes) else super().forward(planes)
 
 
 class TemporalConvolution(nn.Module):
@@ -76,7 +54,8 @@ class ResidualBlock(nn.Module):
     def forward(self, pictures: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
         """(b·f, c, h, w) and the activated embedding (b, e) → (b·f, c′, h, w)."""
         hidden = self.conv1(F.silu(self.norm1(pictures)))
-        hidden = hidden + self.embedding(embedding).repeat_interleave(num_frames, dim=0)[:, :, None, None]
+        embedded = self.embedding(embedding)[:, None, :, None, None]
+        hidden = (hidden.unflatten(0, (-1, num_frames)) + embedded).flatten(0, 1)
         hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
         return self.temporal(self.shortcut(pictures) + hidden, num_frames)
 
@@ -96,19 +75,32 @@ class Unit(nn.Module):
                 channels, num_heads=channels // head_dim, head_dim=head_dim, groups=groups
             )
 
+    def project_context(self, text: Tensor, image: Tensor) -> ContextKeysValues:
+        """Keys and values of its cross-attention, as `CrossAttention.project_context` takes and gives them.
+
+        By way of the unit's own call, for which offloading brings its weights.
+        """
+        return self(None, None, (text, image))
+
     def forward(
         self,
-        pictures: Tensor,
-        embedding: Tensor,
-        context: ContextKeysValues | None,
-        num_frames: int,
+        pictures: Tensor | None,
+        embedding: Tensor | None,
+        context: ContextKeysValues | tuple[Tensor, Tensor] | None,
+        num_frames: int = 1,
         windows: Sequence[Window] | None = None,
-    ) -> Tensor:
-        """(b·f, c, h, w) → (b·f, c′, h, w); `context` is None exactly where the unit has no attention."""
+    ) -> Tensor | ContextKeysValues:
+        """(b·f, c, h, w) → (b·f, c′, h, w); `context` is None exactly where the unit has no attention.
+
+        Without pictures, text and image context go in, and their keys and values come out.
+        """
+        if pictures is None or embedding is None:
+            assert self.spatial is not None
+            text, image = cast("tuple[Tensor, Tensor]", context)
+            return self.spatial.cross_attention.project_context(text, image)
         pictures = self.residual(pictures, embedding, num_frames)
         if self.spatial is not None and self.temporal is not None:
-            assert context is not None
-            pictures = self.spatial(pictures, context)
+            pictures = self.spatial(pictures, cast("ContextKeysValues", context))
             pictures = self.temporal(pictures, num_frames, windows)
         return pictures
 
@@ -125,21 +117,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(pictures, scale_factor=2.0, mode="nearest"))
 
 
-def _may_unfold(pictures: Tensor) -> bool:
-    """Only a CPU's kernels gain, and a backward pass would keep every copy."""
-    return pictures.device.type == "cpu" and not is_grad_enabled()
-
-
-def _as_product(conv: nn.Conv2d, pictures: Tensor) -> Tensor:
-    """A convolution that keeps the size, as one matrix product over every pixel's neighbourhood."""
-    high, wide = conv.kernel_size
-    padded = F.pad(pictures.permute(0, 2, 3, 1), (0, 0, wide // 2, wide // 2, high // 2, high // 2))
-    neighbourhoods = padded.unfold(1, high, 1).unfold(2, wide, 1).permute(0, 1, 2, 4, 5, 3).flatten(3)
-    weight = conv.weight.permute(0, 2, 3, 1).flatten(1)
-    return linear(neighbourhoods, weight, conv.bias).permute(0, 3, 1, 2)
-
-
-class Stage(nn.Module):
+class UNetBlock(nn.Module):
     """The units of one level, and the change of scale after them, if any."""
 
     def __init__(self, units: Iterable[Unit], resize: nn.Module | None) -> None:

@@ -10,25 +10,35 @@ text context ─┐            ┌─ image context, its own tokens for every fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, cat, is_grad_enabled, nn
 from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.kernels.layout import fold_frames, unfold_frames
 from dynamicrafter.models.adaptable import Adaptable
-from dynamicrafter.models.attention import ContextKeysValues, TemporalTransformer
-from dynamicrafter.models.blocks import ResidualBlock, Stage, Unit, Upsample
+from dynamicrafter.models.attention import ContextKeysValues, GatedFeedForward, TemporalTransformer
+from dynamicrafter.models.blocks import ResidualBlock, UNetBlock, Unit, Upsample
 from dynamicrafter.models.deep_features import DeepFeatures
-from dynamicrafter.models.layout import fold_frames, unfold_frames
-from dynamicrafter.models.windows import TimeWindows, Window
+from dynamicrafter.models.windows import TimeWindows, Window, windows_on
 
 Context = tuple[ContextKeysValues, ...]
+
+
+@dataclass
+class UNetOutput(BaseOutput):
+    """The prediction, (b, out_channels, f, h, w), under the name that diffusers' networks give it."""
+
+    sample: Tensor
 
 
 class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
@@ -53,6 +63,11 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
     _supports_gradient_checkpointing = True
     _no_split_modules = ("Unit", "TemporalTransformer")
     _repeated_blocks = ["Unit"]  # noqa: RUF012 diffusers declares it so
+    # Down to what has a call of its own, at which a hook can bring its weights: units and what changes the scale.
+    _group_offload_block_modules = (
+        "conv_in", "init_temporal", "down", "middle", "middle_out", "up", "conv_out",
+        *(str(level) for level in range(8)), "resize",
+    )  # fmt: skip
     _skip_layerwise_casting_patterns = ("norm", "time_embedding", "motion_embedding", "conv_in", "conv_out")
 
     @register_to_config
@@ -110,7 +125,7 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
             last = level == len(widths) - 1
             shrink = None if last else nn.Conv2d(width, width, 3, stride=2, padding=1)
             skips += [] if last else [width]
-            self.down.append(Stage(units, shrink))
+            self.down.append(UNetBlock(units, shrink))
 
         self.middle = unit(width, width, attends=True)
         self.middle_out = residual(width, width)
@@ -121,11 +136,23 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
             for _ in range(layers_per_block + 1):
                 units.append(unit(width + skips.pop(), out, attends=attends))
                 width = out
-            self.up.append(Stage(units, Upsample(width) if level > 0 else None))
+            self.up.append(UNetBlock(units, Upsample(width) if level > 0 else None))
 
         self.norm_out = nn.GroupNorm(norm_num_groups, base, eps=1e-5)
         self.conv_out = nn.Conv2d(base, out_channels, 3, padding=1)
         self.gradient_checkpointing = False
+
+    def compile_repeated_blocks(self, *args: Any, **options: Any) -> None:
+        """Compile unit by unit, as diffusers does, with room for a graph of each: PyTorch keeps 8 and then gives up."""
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, 2 * len(list(self._units())))
+        super().compile_repeated_blocks(*args, **options)
+
+    def set_part_bytes(self, num_bytes: int | None) -> None:
+        """Let feed-forward layers widen their tokens in parts of so many bytes; None for what suits the device."""
+        for module in self.modules():
+            if isinstance(module, GatedFeedForward):
+                module.part_bytes = num_bytes
 
     @apply_forward_hook
     def project_context(self, text_context: Tensor, image_context: Tensor) -> Context:
@@ -139,37 +166,35 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
             One entry for each unit with attention, in the order of execution; `forward` takes it as `context`.
         """
         frames = image_context.flatten(0, 1)
-        return tuple(
-            unit.spatial.cross_attention.project_context(text_context, frames)
-            for unit in self._units()
-            if unit.spatial is not None
-        )
+        return tuple(unit.project_context(text_context, frames) for unit in self._units() if unit.spatial is not None)
 
     def forward(
         self,
         sample: Tensor,
-        timestep: Tensor,
+        timestep: Tensor | float,
         text_context: Tensor | None = None,
         image_context: Tensor | None = None,
-        motion: Tensor | None = None,
+        motion: Tensor | float | None = None,
         *,
         context: Context | None = None,
         windows: TimeWindows | None = None,
         memory: DeepFeatures | None = None,
-    ) -> Tensor:
+        return_dict: bool | None = None,
+    ) -> Tensor | UNetOutput | tuple[Tensor]:
         """Predict from latents at one noise level.
 
         Args:
             sample: (b, in_channels, f, h, w); f from 1 to `max_frames`, or more with `windows`; h and w divisible by 2
                 per downsampling.
-            timestep: (b,), 0 … 999.
+            timestep: (b,), or one for all videos, 0 … 999.
             text_context: (b, n, cross_attention_dim).
             image_context: (b, f, m, cross_attention_dim).
-            motion: (b,), in the checkpoint's unit; None for the default.
+            motion: (b,), or one for all videos, in the checkpoint's unit; None for the default.
             context: the answer of `project_context`, instead of the two contexts.
             windows: what temporal attention sees at once of a clip that is longer; shorter ones it sees as a whole.
                 All else along time, convolutions and norms, sees the clip as one.
             memory: of an earlier call of the same run, whose deep features stand in where little has changed.
+            return_dict: True for an output with `.sample`, False for a tuple, as in diffusers; left out, the tensor.
 
         Returns:
             (b, out_channels, f, h, w).
@@ -180,13 +205,15 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
         num_frames = sample.shape[2]
         at_once = num_frames if windows is None else min(num_frames, windows.size)
         self._check(sample, text_context, image_context, context, at_once)
+        timestep = _for_each("timestep", timestep, sample)
+        motion = _for_each("motion", self.config["default_motion"] if motion is None else motion, sample)
         if context is None:
             assert text_context is not None
             assert image_context is not None
             context = self.project_context(text_context, image_context)
         parts = None
         if windows is not None and at_once < num_frames:
-            parts = tuple(window.to(sample) for window in windows.over(num_frames))
+            parts = windows_on(windows, num_frames, sample.device, sample.dtype)
         embedding = F.silu(self._embed(timestep, motion, sample))
         surface = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames, parts)
         compute = partial(self._deep, num_frames=num_frames, parts=parts)
@@ -196,12 +223,15 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
             hidden = memory.recall(surface, sample.shape[0], compute, embedding, context)
         last = iter(context[-1:])
         hidden = self._run(self._last_unit, cat([hidden, surface], dim=1), embedding, last, num_frames, parts)
-        return unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
+        answer = unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
+        if return_dict is None:
+            return answer
+        return UNetOutput(sample=answer) if return_dict else (answer,)
 
     @property
     def _last_unit(self) -> Unit:
         """The unit that joins what came from the depth with what never left the surface."""
-        return _stages(self.up)[-1].each_unit()[-1]
+        return _blocks(self.up)[-1].each_unit()[-1]
 
     def _deep(
         self, surface: Tensor, embedding: Tensor, context: Context, num_frames: int, parts: Sequence[Window] | None
@@ -210,32 +240,32 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
         contexts = iter(context)
         hidden = surface
         skips = [hidden]
-        for stage in _stages(self.down):
-            for unit in stage.each_unit():
+        for block in _blocks(self.down):
+            for unit in block.each_unit():
                 hidden = self._run(unit, hidden, embedding, contexts, num_frames, parts)
                 skips.append(hidden)
-            if stage.resize is not None:
-                hidden = stage.resize(hidden)
+            if block.resize is not None:
+                hidden = block.resize(hidden)
                 skips.append(hidden)
 
         hidden = self._run(self.middle, hidden, embedding, contexts, num_frames, parts)
         hidden = self.middle_out(hidden, embedding, num_frames)
 
         last = self._last_unit
-        for stage in _stages(self.up):
-            for unit in (each for each in stage.each_unit() if each is not last):
+        for block in _blocks(self.up):
+            for unit in (each for each in block.each_unit() if each is not last):
                 hidden = self._run(unit, cat([hidden, skips.pop()], dim=1), embedding, contexts, num_frames, parts)
-            if stage.resize is not None:
-                hidden = stage.resize(hidden)
+            if block.resize is not None:
+                hidden = block.resize(hidden)
         return hidden
 
     def _units(self) -> Iterator[Unit]:
         """Units in the order of execution."""
-        for stage in _stages(self.down):
-            yield from stage.each_unit()
+        for block in _blocks(self.down):
+            yield from block.each_unit()
         yield self.middle
-        for stage in _stages(self.up):
-            yield from stage.each_unit()
+        for block in _blocks(self.up):
+            yield from block.each_unit()
 
     def _run(
         self,
@@ -252,10 +282,8 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
             return checkpoint(unit, hidden, embedding, context, num_frames, windows)
         return unit(hidden, embedding, context, num_frames, windows)
 
-    def _embed(self, timestep: Tensor, motion: Tensor | None, sample: Tensor) -> Tensor:
+    def _embed(self, timestep: Tensor, motion: Tensor, sample: Tensor) -> Tensor:
         """Sum of the embeddings of timestep and motion number, (b, 4·base)."""
-        if motion is None:
-            motion = timestep.new_full(timestep.shape, self.config["default_motion"])
         time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
         return time + self.motion_embedding(self.sinusoid(motion).to(sample.dtype))
 
@@ -281,6 +309,14 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
             )
 
 
-def _stages(levels: nn.ModuleList) -> list[Stage]:
+def _for_each(name: str, number: Tensor | float, sample: Tensor) -> Tensor:
+    """One number for each video, (b,), of one for all or of as many."""
+    numbers = torch.as_tensor(number, device=sample.device).reshape(-1)
+    if numbers.shape[0] not in (1, sample.shape[0]):
+        raise InputError(f"{name} must be one number or {sample.shape[0]}, as many as videos, got {numbers.shape[0]}.")
+    return numbers.expand(sample.shape[0])
+
+
+def _blocks(levels: nn.ModuleList) -> list[UNetBlock]:
     """The list's entries, with the type that PyTorch's containers don't keep."""
-    return cast("list[Stage]", list(levels))
+    return cast("list[UNetBlock]", list(levels))

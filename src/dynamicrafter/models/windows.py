@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -92,16 +93,20 @@ class Window:
         start, stop: the frames that it answers for.
         seen: the frames that these attend to.
         weights: of its answer for each of its frames, (stop − start,); those of all windows of a frame add up to 1.
+        index: the frames that it sees as a tensor where they don't lie in a row, else None.
     """
 
     start: int
     stop: int
     seen: tuple[int, ...]
     weights: Tensor
+    index: Tensor | None = None
 
-    def to(self, like: Tensor) -> Window:
-        """The same with weights of another tensor's device and number format."""
-        return replace(self, weights=self.weights.to(like.device, like.dtype))
+    @property
+    def view(self) -> slice | None:
+        """The frames that it sees where they lie in a row, as a view takes them."""
+        first, last = self.seen[0], self.seen[-1]
+        return slice(first, last + 1) if last - first + 1 == len(self.seen) else None
 
 
 def attend_in_windows(
@@ -113,17 +118,26 @@ def attend_in_windows(
 ) -> Tensor:
     """Attention along time, window by window; blended where windows overlap. Shapes (n, f, heads, d) throughout.
 
-    Nothing larger than the clip and one window's answer is kept.
+    Nothing larger than the clip and one window's attention is kept.
     """
     blended = torch.zeros_like(value)
     for window in windows:
-        own, seen = slice(window.start, window.stop), _as_slice(window.seen)
-        answer = attend(query[:, own], key[:, seen], value[:, seen])
-        blended[:, own] += answer * window.weights[:, None, None]
+        own = slice(window.start, window.stop)
+        seen = window.view or (list(window.seen) if window.index is None else window.index)
+        attended = attend(query[:, own], key[:, seen], value[:, seen])
+        blended[:, own] += attended * window.weights[:, None, None]
     return blended
 
 
-def _as_slice(frames: tuple[int, ...]) -> slice | list[int]:
-    """Frames in a row as a view, others as a copy."""
-    in_a_row = frames[-1] - frames[0] + 1 == len(frames)
-    return slice(frames[0], frames[-1] + 1) if in_a_row else list(frames)
+@lru_cache(maxsize=16)
+def windows_on(windows: TimeWindows, num_frames: int, device: torch.device, dtype: torch.dtype) -> tuple[Window, ...]:
+    """The windows of a clip with their tensors on a device, copied there once and not in every call."""
+    with torch.inference_mode(False):  # kept tensors may be asked for with gradients later
+        return tuple(
+            replace(
+                window,
+                weights=window.weights.to(device, dtype),
+                index=None if window.view else torch.tensor(window.seen, device=device),
+            )
+            for window in windows.over(num_frames)
+        )

@@ -11,7 +11,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.guidance import UNGUIDED, PassPlan, with_guidance
+from dynamicrafter.guidance import UNGUIDED, PassPlan
 from dynamicrafter.presets import Preset, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
@@ -68,7 +68,7 @@ class PipelineBase(DiffusionPipeline):
 
     @property
     def guidance_scale(self) -> float:
-        """Of the run, for callbacks; they may set `_guidance_scale`, and below 1 switches guidance off."""
+        """Of the run, for callbacks; they may set `_guidance_scale`, and up to 1 it is off."""
         return self._guidance_scale
 
     @property
@@ -84,7 +84,7 @@ class PipelineBase(DiffusionPipeline):
     def _plan_now(self) -> PassPlan:
         """The run's plan with the guidance scale that a callback may have set."""
         same = self._guidance_scale == self._plan.guidance
-        return self._plan if same else with_guidance(self._plan, self._guidance_scale)
+        return self._plan if same else self._plan.rescaled_to(self._guidance_scale)
 
     def enable_group_offload(
         self,

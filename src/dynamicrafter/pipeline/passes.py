@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dynamicrafter.errors import InputError
 from dynamicrafter.models.attention import ContextKeysValues
 from dynamicrafter.models.deep_features import DeepFeatures
 from dynamicrafter.models.unet import Context, DynamiCrafterUNet
@@ -38,14 +37,6 @@ class PassContexts:
             for index in range(len(self.names))
         )
         return PassContexts(self.names, groups, self.windows)
-
-    def check(self, names: tuple[str, ...]) -> None:
-        """Raises InputError where passes are asked for that the run was not prepared for."""
-        if not set(names) <= set(self.names):
-            raise InputError(
-                "guidance_scale can't be raised by a callback in a run that began without guidance; "
-                "begin it with a guidance_scale above 1."
-            )
 
     def only(self, names: tuple[str, ...]) -> PassContexts:
         """Some of the passes; in one batch where these are all that there are."""

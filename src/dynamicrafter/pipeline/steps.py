@@ -16,7 +16,9 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
+from dynamicrafter.kernels.transfer import send
 from dynamicrafter.media.clip_pixels import clip_pixels
+from dynamicrafter.memory.advice import is_out_of_memory
 from dynamicrafter.memory.blocks import projections_on
 from dynamicrafter.memory.devices import total_memory
 from dynamicrafter.memory.footprint import measure_footprint
@@ -36,7 +38,6 @@ from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.presets import NUM_FRAMES
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
-from dynamicrafter.schedulers.sampling import SamplingRun
 from dynamicrafter.text.tokenizer import tokenize
 
 logger = logging.getLogger(__name__)
@@ -315,19 +316,19 @@ class PipelineSteps(PipelineBase):
         motion = motion.to(latents.device)
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
-        run, memory = SamplingRun(self.scheduler, eta=eta), RunMemory(cache)
+        memory = RunMemory(cache)
         self._plan, self._guidance_scale, self._num_timesteps = plan, plan.guidance, len(self.scheduler.timesteps)
         contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
                 self.onload("unet")  # in every step, for a callback may have decoded in between
+                noise = self._step_noise(latents, index, eta, generator, shuffled, step_noise)
                 sample = torch.cat([latents, image_latents], dim=1).to(self.unet.dtype)
                 outputs, now = None, self._plan_now().at(timestep)
-                contexts.check(now.passes)
                 try:
                     outputs = run_passes(self.unet, sample, timestep, motion, contexts.only(now.passes), memory)
-                except torch.OutOfMemoryError:
-                    if len(contexts.groups) == len(contexts.names):
+                except RuntimeError as error:
+                    if not is_out_of_memory(error) or len(contexts.groups) == len(contexts.names):
                         raise
                 if outputs is None:  # not in the handler, where the error still holds all that the batch had allocated
                     logger.warning("The guidance passes don't fit into memory as one batch; going on one by one.")
@@ -336,18 +337,37 @@ class PipelineSteps(PipelineBase):
                 guided = combine(outputs, now)
                 if pinned is not None:
                     guided = pinned.answer(guided, latents, timestep, self.scheduler)
-                noise = None if step_noise is None else step_noise[index]
-                if noise is None and shuffled is not None and eta > 0:
-                    noise = shuffled.draw(latents.shape, generator)
-                latents = run.step(guided, timestep, latents, noise=noise, generator=generator)
+                latents, denoised = self.scheduler.step(
+                    guided, timestep, latents, eta=eta, noise=noise, return_dict=False
+                )
                 if on_step_end is not None:
-                    tensors = {"latents": latents, "denoised": run.denoised, **(shown or {})}
+                    tensors = {"latents": latents, "denoised": denoised, **(shown or {})}
                     changed = on_step_end(self, index, timestep, {name: tensors.get(name) for name in tensor_inputs})
                     latents = changed_latents(changed or {}, latents, shown or {})
                 bar.update()
                 if self._interrupt:
                     break
         return latents if pinned is None else pinned.end(latents, self.scheduler)
+
+    @staticmethod
+    def _step_noise(
+        latents: Tensor,
+        index: int,
+        eta: float,
+        generator: Generators,
+        shuffled: ShuffledNoise | None,
+        given: Sequence[Tensor] | None,
+    ) -> Tensor | None:
+        """The fresh noise of a step, on its way to the device before the networks are called; None where there is none.
+
+        Drawn afterwards, the device would wait for it.
+        """
+        if eta == 0:
+            return None
+        if given is not None:
+            return given[index]
+        drawn = draw(latents.shape, generator) if shuffled is None else shuffled.draw(latents.shape, generator)
+        return send(drawn, latents.device)
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor, *, chunk_size: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""DDIM sampling (arXiv:2010.02502) with DynamiCrafter's noise schedule and latent scale, as a diffusers scheduler."""
+"""DynamiCrafter's noise schedule and latent scale with every sampler, as a diffusers scheduler."""
 
 from __future__ import annotations
 
@@ -26,23 +26,7 @@ from dynamicrafter.presets import (
 from dynamicrafter.randomness import draw
 from dynamicrafter.schedulers.noise import Level, NoiseSchedule, multistep_timesteps, noise_schedule, spaced_timesteps
 from dynamicrafter.schedulers.prediction import predict, prediction_target, unknown_prediction
-
-
-def ddim_coefficients(here: Level[float], there: Level[float], *, eta: float) -> tuple[float, float]:
-    """How much of the old noise is kept and how much fresh noise is added on the way from `here` to `there`.
-
-    DDIM eq. 12 and 16 (arXiv:2010.02502).
-
-    Args:
-        here, there: the noisier and the quieter level.
-        eta: 0 is deterministic, 1 redraws as much noise as DDPM would.
-
-    Returns:
-        Factors of the predicted and of the fresh noise; their squares add up to σ² of `there`.
-    """
-    fresh = eta * (there.sigma / here.sigma) * (1 - (here.alpha / there.alpha) ** 2) ** 0.5
-    kept = max(there.sigma**2 - fresh**2, 0.0) ** 0.5  # exactly 0 at zero terminal SNR; rounding may dip below
-    return kept, fresh
+from dynamicrafter.schedulers.solvers import SOLVERS, Solver
 
 
 @dataclass
@@ -51,7 +35,7 @@ class DynamiCrafterSchedulerOutput(BaseOutput):
 
     Attributes:
         prev_sample: the latent at the next, quieter timestep, (b, c, f, h, w).
-        pred_original_sample: the predicted clean latent at that timestep's latent scale, (b, c, f, h, w).
+        pred_original_sample: the predicted clean latent, (b, c, f, h, w); with DDIM at that timestep's latent scale.
     """
 
     prev_sample: Tensor
@@ -59,7 +43,7 @@ class DynamiCrafterSchedulerOutput(BaseOutput):
 
 
 class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
-    """Noises clean latents for training, and leads noise back to clean latents in 1 to 1000 DDIM steps.
+    """Noises clean latents for training, and leads noise back to clean latents in 1 to 1000 steps of any sampler.
 
     Args:
         num_train_timesteps: noise levels the network was trained on.
@@ -135,16 +119,16 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         """Choose the timesteps of the next run; `timesteps` then holds them in the order of sampling, (n,), int64.
 
         Args:
-            sampler: that the run will use; DDIM takes the published spacing, the others `multistep_timesteps`.
+            sampler: that `step` goes by; DDIM takes the published spacing, the others `multistep_timesteps`.
 
         Raises:
             InputError: not a whole number between 1 and `num_train_timesteps`, or no such sampler.
         """
         check_sampler(sampler)
-        if sampler == "ddim":
-            steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=len(self))
-        else:
+        if SOLVERS[sampler].multistep:
             steps = multistep_timesteps(num_inference_steps, num_train_timesteps=len(self))
+        else:
+            steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=len(self))
         self.sampler = sampler
         self._use(steps, device)
         self.num_inference_steps = num_inference_steps
@@ -159,21 +143,23 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         timestep: int | Tensor,
         sample: Tensor,
         *,
-        eta: float = 0.0,
+        eta: float | None = None,
         noise: Tensor | None = None,
         generator: Generator | Sequence[Generator] | None = None,
         return_dict: bool = True,
     ) -> DynamiCrafterSchedulerOutput | tuple[Tensor, Tensor]:
-        """Carry a latent from one timestep of the run to the next.
+        """Carry a latent from one timestep of the run to the next, by the sampler that was chosen with the timesteps.
 
-        DDIM eq. 12 (arXiv:2010.02502); the predicted clean latent goes from this timestep's latent scale to the next
-        one's. The last step ends on the level of timestep 0, with fresh noise, as the released code does.
+        Multistep samplers remember earlier steps: theirs must come in the order of `timesteps`, and a run begins anew
+        with the first of them. The last step ends on the level of timestep 0, with fresh noise where there is any, as
+        the released code does.
 
         Args:
             model_output: the network's answer, (b, c, f, h, w), of any floating-point type.
             timestep: one of `timesteps`.
             sample: x_t, (b, c, f, h, w), float32 or float64.
-            eta: 0 … 1; 0 is deterministic, 1 redraws as much noise as DDPM would.
+            eta: 0 … 1; 0 is deterministic, 1 redraws as much noise as DDPM would; 0 alone with dpm++ and unipc. None
+                for what the sampler was made for: 1 with dpm++sde, else 0.
             noise: fresh noise, (b, c, f, h, w), instead of the generator's.
             generator: one, or one for each sample; draws on its own device, and only where eta > 0.
             return_dict: False for a plain (prev_sample, pred_original_sample).
@@ -181,56 +167,46 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: an argument breaks its rule.
         """
-        check_eta(eta)
-        if noise is not None:
-            _require_shape("noise", noise, sample.shape)
-        x0, eps, here, there = self.read_off(model_output, timestep, sample)
-        x0 = x0 * (there.scale / here.scale)
-        kept, fresh = ddim_coefficients(here, there, eta=eta)
-        result = there.alpha * x0 + kept * eps
-        if eta > 0:
-            drawn = draw(sample.shape, generator) if noise is None else noise
-            result = result + fresh * drawn.to(sample.device, sample.dtype)
-        if not return_dict:
-            return result, x0
-        return DynamiCrafterSchedulerOutput(prev_sample=result, pred_original_sample=x0)
-
-    def read_off(
-        self, model_output: Tensor, timestep: int | Tensor, sample: Tensor
-    ) -> tuple[Tensor, Tensor, Level[float], Level[float]]:
-        """What the network's answer says, for a sampler to go on from; arguments and errors as in `step`.
-
-        Returns:
-            x₀ (at this timestep's latent scale) and ε, (b, c, f, h, w), and the levels here and at the next timestep.
-        """
+        eta = SOLVERS[self.sampler].default_eta if eta is None else eta
+        check_eta(eta, self.sampler)
         _require_full_precision("sample", sample)
         _require_shape("model_output", model_output, sample.shape)
+        if noise is not None:
+            _require_shape("noise", noise, sample.shape)
         here, there = self._levels(timestep)
+        if operator.index(timestep) == self._first:
+            self._solver = SOLVERS[self.sampler]()
         x0, eps = predict(model_output.to(sample.dtype), sample, here, prediction=self._prediction)
-        return x0, eps, here, there
+        fresh = None
+        if eta > 0:
+            fresh = (draw(sample.shape, generator) if noise is None else noise).to(sample.device, sample.dtype)
+        result, clean = self._solver.advance(sample, x0, eps, here, there, eta=eta, noise=fresh)
+        if not return_dict:
+            return result, clean
+        return DynamiCrafterSchedulerOutput(prev_sample=result, pred_original_sample=clean)
 
-    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor | int) -> Tensor:
         """Noise clean latents for training: α_t s_t z + σ_t ε.
 
         Args:
-            clean, noise: z and ε, (b, …), float32 or float64.
-            timesteps: (b,), whole numbers, 0 … `num_train_timesteps` − 1.
+            clean, noise: z and ε, (b, …); computed with in float32 where they hold less, and given back as they came.
+            timesteps: (b,), or one for all, whole numbers, 0 … `num_train_timesteps` − 1.
 
         Raises:
             InputError: an argument breaks its rule.
         """
-        level = self._training_levels(clean, noise, timesteps)
-        return level.alpha * (level.scale * clean) + level.sigma * noise
+        full, noise, level = self._training_levels(clean, noise, timesteps)
+        return (level.alpha * (level.scale * full) + level.sigma * noise).to(clean.dtype)
 
-    def get_velocity(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    def get_velocity(self, clean: Tensor, noise: Tensor, timesteps: Tensor | int) -> Tensor:
         """v = α_t ε − σ_t s_t z, whatever this scheduler's network predicts. Arguments as in `add_noise`."""
-        level = self._training_levels(clean, noise, timesteps)
-        return prediction_target(clean, noise, level, prediction="v_prediction")
+        full, noise, level = self._training_levels(clean, noise, timesteps)
+        return prediction_target(full, noise, level, prediction="v_prediction").to(clean.dtype)
 
-    def get_target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    def get_target(self, clean: Tensor, noise: Tensor, timesteps: Tensor | int) -> Tensor:
         """What this scheduler's network should answer for `add_noise` of the same arguments."""
-        level = self._training_levels(clean, noise, timesteps)
-        return prediction_target(clean, noise, level, prediction=self._prediction)
+        full, noise, level = self._training_levels(clean, noise, timesteps)
+        return prediction_target(full, noise, level, prediction=self._prediction).to(clean.dtype)
 
     def level(self, timestep: int) -> Level[float]:
         """Signal, noise and latent scale of a training timestep, 0 … `num_train_timesteps` − 1."""
@@ -243,6 +219,8 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
 
     def _use(self, steps: list[int], device: str | torch.device | None = None) -> None:
         self.timesteps = torch.tensor(steps, dtype=torch.int64, device=device)
+        self._first = steps[0]
+        self._solver: Solver = SOLVERS[self.sampler]()
         self._next: dict[int, int | None] = dict(zip(steps, [*steps[1:], None], strict=True))
 
     def _levels(self, timestep: int | Tensor) -> tuple[Level[float], Level[float]]:
@@ -260,17 +238,22 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             return here, self._schedule.level(following)
         end = self._schedule.level(0)
         # The released code leaves the last clean latent at its own level's scale, and DDIM repeats its results.
-        return here, replace(end, scale=here.scale) if self.sampler == "ddim" else end
+        return here, end if SOLVERS[self.sampler].multistep else replace(end, scale=here.scale)
 
-    def _training_levels(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Level[Tensor]:
-        _require_full_precision("clean", clean)
+    def _training_levels(
+        self, clean: Tensor, noise: Tensor, timesteps: Tensor | int
+    ) -> tuple[Tensor, Tensor, Level[Tensor]]:
+        """Clean latents and noise in at least float32, and the level of each sample."""
+        if not clean.is_floating_point():
+            raise InputError(f"clean must be floating-point latents, got {clean.dtype}; call .float() on it.")
         _require_shape("noise", noise, clean.shape)
-        _require_shape("timesteps", timesteps, clean.shape[:1])
-        if timesteps.is_floating_point() or ((timesteps < 0) | (timesteps >= len(self))).any():
-            raise InputError(
-                f"timesteps must be whole numbers between 0 and {len(self) - 1}, got {timesteps.tolist()}."
-            )
-        return self._schedule.levels(timesteps, like=clean)
+        chosen = torch.as_tensor(timesteps).reshape(-1)
+        if len(chosen) not in (1, len(clean)):
+            raise InputError(f"timesteps must be one or {len(clean)}, as many as samples, got {len(chosen)}.")
+        if chosen.is_floating_point() or ((chosen < 0) | (chosen >= len(self))).any():
+            raise InputError(f"timesteps must be whole numbers between 0 and {len(self) - 1}, got {chosen.tolist()}.")
+        full = clean.to(torch.promote_types(clean.dtype, torch.float32))
+        return full, noise.to(full.dtype), self._schedule.levels(chosen, like=full)
 
 
 def _require_full_precision(name: str, tensor: Tensor) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -24,19 +25,19 @@ from dynamicrafter.schedulers.noise import Level
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The clean latent z, (b, c, f, h, w), that the network told at one level λ."""
+class _Evaluation:
+    """The clean latent z, (b, c, f, h, w), that the network predicts at one level λ."""
 
     log_snr: float
     clean: Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
-    """One step as it was taken: the answers that it knew, its mean z̄, that mean's weight in x′, and h."""
+class _Step:
+    """One step as it was taken: the evaluations that it knew, its mean z̄, that mean's weight in x′, and h."""
 
-    start: Answer
-    before: Answer | None
+    start: _Evaluation
+    before: _Evaluation | None
     mean: Tensor
     weight: float
     growth: float
@@ -54,67 +55,87 @@ def shrinkage(here: Level[float], there: Level[float]) -> float:
 
 
 class DPMSolver:
-    """DPM-Solver++(2M), or SDE-DPM-Solver++(2M) where `eta` is above 0 (arXiv:2211.01095, alg. 2 and app. C).
+    """DPM-Solver++(2M), and SDE-DPM-Solver++(2M) where eta is above 0 (arXiv:2211.01095, alg. 2 and app. C).
 
-    Holds the answer of the level before; a run needs a solver of its own.
-
-    Args:
-        eta: 0 is deterministic, 1 redraws as much noise as DDPM would.
+    Holds the evaluation at the level before; a run needs a solver of its own.
     """
 
-    def __init__(self, *, eta: float = 0.0) -> None:
-        self._eta = eta
-        self._before: Answer | None = None
+    multistep: ClassVar[bool] = True
+    default_eta: ClassVar[float] = 0.0
+
+    def __init__(self) -> None:
+        self._before: _Evaluation | None = None
 
     def advance(
-        self, sample: Tensor, clean: Tensor, here: Level[float], there: Level[float], noise: Tensor | None = None
-    ) -> Tensor:
-        """Carry a latent from `here` to `there`.
-
-        Args:
-            sample: x at `here`, (b, c, f, h, w).
-            clean: z that the network told of it.
-            noise: fresh noise, where `eta` is above 0.
-        """
-        start = Answer(log_snr(here), clean)
+        self,
+        sample: Tensor,
+        x0: Tensor,
+        eps: Tensor | None,
+        here: Level[float],
+        there: Level[float],
+        *,
+        eta: float = 0.0,
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `solvers.Solver.advance` says; ε is not read."""
+        clean = x0 / here.scale
+        start = _Evaluation(log_snr(here), clean)
         shrunk = shrinkage(here, there)
-        kept = shrunk**self._eta
+        kept = shrunk**eta
         mean = _continued(start, self._before, log_snr(there) - start.log_snr)
         result = (there.sigma / here.sigma * kept) * sample + (there.alpha * there.scale * (1 - shrunk * kept)) * mean
         if noise is not None:
             result = result + (there.sigma * math.sqrt(1 - kept**2)) * noise
         self._before = start
-        return result
+        return result, clean
+
+
+class StochasticDPMSolver(DPMSolver):
+    """DPM-Solver++(2M) in its SDE form, made for as much fresh noise as DDPM draws."""
+
+    default_eta: ClassVar[float] = 1.0
 
 
 class UniPC:
     """UniPC of order 2 with B(h) = e^h − 1 (arXiv:2302.04867, alg. 5 to 8): DPM-Solver++(2M), corrected afterwards.
 
-    The answer at the end of a step, which the next step needs anyway, tells what z̄ should have been, to order 3. The
-    correction is added to the latent that comes back, so that a caller may have changed it meanwhile. The last step has
-    none. Holds the last leg; a run needs a solver of its own.
+    The evaluation at the end of a step, which the next step needs anyway, tells what z̄ should have been, to order 3.
+    The correction is added to the latent that comes back, so that a caller may have changed it meanwhile. The last step
+    has none. Holds the last step; a run needs a solver of its own.
     """
 
+    multistep: ClassVar[bool] = True
+    default_eta: ClassVar[float] = 0.0
+
     def __init__(self) -> None:
-        self._leg: Leg | None = None
+        self._last: _Step | None = None
 
     def advance(
-        self, sample: Tensor, clean: Tensor, here: Level[float], there: Level[float], noise: Tensor | None = None
-    ) -> Tensor:
-        """Correct the last step, then carry the latent from `here` to `there`; arguments as in `DPMSolver`."""
-        start = Answer(log_snr(here), clean)
+        self,
+        sample: Tensor,
+        x0: Tensor,
+        eps: Tensor | None,
+        here: Level[float],
+        there: Level[float],
+        *,
+        eta: float = 0.0,
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Correct the last step, then go on as `solvers.Solver.advance` says; it takes no fresh noise."""
+        clean = x0 / here.scale
+        start = _Evaluation(log_snr(here), clean)
         before = None
-        if self._leg is not None:
-            sample = sample + self._leg.weight * (_corrected(self._leg, clean) - self._leg.mean)
-            before = self._leg.start
+        if self._last is not None:
+            sample = sample + self._last.weight * (_corrected(self._last, clean) - self._last.mean)
+            before = self._last.start
         growth = log_snr(there) - start.log_snr
         mean = _continued(start, before, growth)
         weight = there.alpha * there.scale * (1 - shrinkage(here, there))
-        self._leg = Leg(start, before, mean, weight, growth)
-        return (there.sigma / here.sigma) * sample + weight * mean
+        self._last = _Step(start, before, mean, weight, growth)
+        return (there.sigma / here.sigma) * sample + weight * mean, clean
 
 
-def _continued(start: Answer, before: Answer | None, growth: float) -> Tensor:
+def _continued(start: _Evaluation, before: _Evaluation | None, growth: float) -> Tensor:
     """z̄ of a step that begins at `start`, if z goes on as it came from `before`."""
     if before is None or math.isinf(before.log_snr):
         return start.clean
@@ -122,17 +143,17 @@ def _continued(start: Answer, before: Answer | None, growth: float) -> Tensor:
     return start.clean + slope / 2 * (start.clean - before.clean)
 
 
-def _corrected(leg: Leg, end: Tensor) -> Tensor:
-    """z̄ of a step whose end is known too: the parabola in λ through three answers, or the mean of two."""
-    change = end - leg.start.clean
-    if leg.before is None or math.isinf(leg.before.log_snr):
-        return leg.start.clean + change / 2
+def _corrected(step: _Step, end: Tensor) -> Tensor:
+    """z̄ of a step whose end is known too: the parabola in λ through three evaluations, or the mean of two."""
+    change = end - step.start.clean
+    if step.before is None or math.isinf(step.before.log_snr):
+        return step.start.clean + change / 2
     # Of a function of λ/h, 0 at the start and 1 at the end, that is u or u² on the way, e^λ's weights make these means.
-    h = leg.growth
+    h = step.growth
     total = 1 / -math.expm1(-h)
     first = total - 1 / h
     second = total - 2 / h * first
-    back = (leg.start.log_snr - leg.before.log_snr) / h
+    back = (step.start.log_snr - step.before.log_snr) / h
     at_end = (second + back * first) / (1 + back)
     at_before = (second - first) / (back * (1 + back))
-    return leg.start.clean + at_end * change + at_before * (leg.before.clean - leg.start.clean)
+    return step.start.clean + at_end * change + at_before * (step.before.clean - step.start.clean)

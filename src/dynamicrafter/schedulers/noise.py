@@ -46,7 +46,7 @@ class NoiseSchedule:
         )
 
     def levels(self, timesteps: Tensor, *, like: Tensor) -> Level[Tensor]:
-        """The levels of timesteps (b,), to be broadcast against `like` (b, …), on its device and of its type."""
+        """The levels of timesteps (b,) or (1,), for `like` (b, …), on its device and of its type."""
         index = timesteps.cpu()
 
         def column(table: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.models.blocks import Stage
+from dynamicrafter.models.blocks import UNetBlock
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 
@@ -73,7 +73,8 @@ def _write_stream(unet: DynamiCrafterUNet, latent: int) -> None:
 def _carry_stream(unet: DynamiCrafterUNet, base: int) -> None:
     """The last unit passes the first skip on; norms on the stream undo their own division."""
     scale = (_CONSTANT**2 / 2 + 0.5) ** 0.5
-    first, last = (cast("Stage", levels[place]).each_unit()[place] for levels, place in ((unet.down, 0), (unet.up, -1)))
+    ends = ((unet.down, 0), (unet.up, -1))
+    first, last = (cast("UNetBlock", blocks[place]).each_unit()[place] for blocks, place in ends)
     assert last.spatial is not None
     assert last.temporal is not None
     residual = last.residual

@@ -7,15 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dynamicrafter.models import attention, products
-from dynamicrafter.models.attention import (
-    GatedFeedForward,
-    SelfAttention,
-    SpatialTransformer,
-    TemporalTransformer,
-    attend,
-)
-from dynamicrafter.models.products import Linear, fuses, linear
+from dynamicrafter.kernels import attention, products
+from dynamicrafter.kernels.attention import attend
+from dynamicrafter.kernels.products import Linear, fuses, linear
+from dynamicrafter.models.attention import GatedFeedForward, SelfAttention, SpatialTransformer, TemporalTransformer
 from goldens import MODULE_TOLERANCE, relative_error
 from tiny import network, unet_inputs
 
@@ -34,7 +29,7 @@ def plain(monkeypatch):
 
     def turn_off():
         monkeypatch.setattr(products, "_has_onednn", lambda: False)
-        monkeypatch.setattr(attention, "_attend_in_parts", attention.dispatch_attention_fn)
+        monkeypatch.setattr(attention, "multiplies_bfloat16", lambda _: False)
 
     return turn_off
 
@@ -48,8 +43,8 @@ def plain(monkeypatch):
 def test_a_fused_product_is_the_product_and_what_follows(dtype, tolerance, shape, bias, gelu):
     layer, tokens = nn.Linear(24, 40, bias=bias).to(dtype), torch.randn(shape, dtype=dtype)
     ours = linear(tokens, layer.weight, layer.bias, gelu=gelu)
+    assert fuses(tokens, layer.weight)
     want = layer.double()(tokens.double())
-    assert fuses(tokens)
     assert ours.dtype is dtype
     assert ours.shape == want.shape
     assert relative_error(ours, F.gelu(want) if gelu else want) < tolerance
@@ -109,6 +104,72 @@ def test_attention_in_parts_is_attention(monkeypatch, num_bytes, batch, queries,
     assert relative_error(ours, want) < 2 * BFLOAT16  # weights and what they add up to are rounded
 
 
+@pytest.fixture
+def kind(monkeypatch):
+    """Take tensors for those of another kind of device, and note the shapes that diffusers' choice is asked about."""
+    asked, dispatch = [], attention.dispatch_attention_fn
+
+    def watch(query, key, value):
+        asked.append(tuple(query.shape))
+        return dispatch(query, key, value)
+
+    def set_kind(name):
+        monkeypatch.setattr(attention, "device_kind", lambda _: name)
+        monkeypatch.setattr(attention, "dispatch_attention_fn", watch)
+        return asked
+
+    return set_kind
+
+
+def drawn(*shape, count=3):
+    random = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=random) for _ in range(count)]
+
+
+@torch.no_grad()
+def test_cuda_gets_no_more_sequences_at_once_than_its_kernels_can_number(kind):
+    tensors = drawn(73_728, 2, 1, 8)  # as many as four clips of 576x1024 have pixels
+    want = attend(*tensors)
+    asked = kind("cuda")
+    assert torch.equal(attend(*tensors), want)
+    assert [shape[0] for shape in asked] == [65_535, 73_728 - 65_535]
+
+
+def test_with_gradients_cuda_gets_no_more_than_the_backward_pass_can_number(kind, monkeypatch):
+    tensors = [tensor.requires_grad_() for tensor in drawn(40, 16, 5, 64)]
+    asked = kind("cuda")
+    attend(*tensors).square().sum().backward()
+    assert asked == [(40, 16, 5, 64)]
+    whole = [tensor.grad.clone() for tensor in tensors]
+    for tensor in tensors:
+        tensor.grad = None
+    asked.clear()
+    monkeypatch.setattr(attention, "_MOST_ELEMENTS", 12 * 5 * 128 * 64 + 1)
+    attend(*tensors).square().sum().backward()
+    assert [shape[0] for shape in asked] == [12, 12, 12, 4]
+    for tensor, want in zip(tensors, whole, strict=True):
+        assert relative_error(tensor.grad, want) < MODULE_TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_apples_gpu_never_holds_all_scores_of_a_long_sequence(kind, monkeypatch, dtype):
+    tensors = [tensor.to(dtype) for tensor in drawn(2, 300, 3, 8)]
+    want = F.scaled_dot_product_attention(*(tensor.double().transpose(1, 2) for tensor in tensors)).transpose(1, 2)
+    asked, scores, softmax = kind("mps"), [], torch.softmax
+    monkeypatch.setattr(attention, "multiplies_bfloat16", lambda _: False)
+    monkeypatch.setattr(attention, "_MPS_BYTES", 100_000)
+    monkeypatch.setattr(torch, "softmax", lambda given, dim: scores.append(given) or softmax(given, dim=dim))
+    ours = attend(*tensors)
+    assert relative_error(ours, want) < (2 * BFLOAT16 if dtype is torch.bfloat16 else MODULE_TOLERANCE)
+    assert not asked
+    assert {given.dtype for given in scores} == {torch.float32}
+    assert max(given.nbytes for given in scores) <= 100_000
+    monkeypatch.setattr(attention, "_MPS_BYTES", 2**29)
+    attend(*tensors)
+    assert len(asked) == 1
+
+
 @torch.no_grad()
 def test_a_processor_without_bfloat16_products_is_left_to_pytorch(monkeypatch):
     layer, tokens = Linear(6, 10).bfloat16(), torch.randn(1, 5, 2, 3, dtype=torch.bfloat16)
@@ -118,7 +179,7 @@ def test_a_processor_without_bfloat16_products_is_left_to_pytorch(monkeypatch):
 
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     monkeypatch.setattr(attention, "_attend_in_parts", never)
-    assert not fuses(tokens)
+    assert not fuses(tokens, layer.weight)
     assert attend(tokens, tokens, tokens).shape == tokens.shape
     assert torch.equal(layer(tokens.flatten(2)), F.linear(tokens.flatten(2), layer.weight, layer.bias))
 
@@ -162,4 +223,4 @@ def test_every_layer_that_meets_all_tokens_is_fused():
     temporal = TemporalTransformer(8, num_heads=2, head_dim=4, groups=2)
     layers = [module for each in (spatial, temporal) for module in each.modules() if isinstance(module, nn.Linear)]
     assert len(layers) == 14 + 12
-    assert all(type(layer) is Linear for layer in layers)
+    assert all(isinstance(layer, Linear) for layer in layers)
