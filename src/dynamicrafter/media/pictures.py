@@ -49,7 +49,7 @@ def read_picture(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
 
     Args:
         source: a file (JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF, known by content, not by name), an opened picture,
-            or RGB pixels (h, w, 3), uint8 or floats in [0, 1].
+            or pixels as `opaque` takes them.
 
     Returns:
         A picture of its own, mode RGB, up to 150 megapixels.
@@ -170,16 +170,34 @@ def _over_white(image: Image.Image, name: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _from_array(pixels: np.ndarray) -> Image.Image:
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise InputError(f"picture must have shape (h, w, 3), RGB, got {pixels.shape}.")
+def opaque(pixels: np.ndarray) -> np.ndarray:
+    """Check a picture's pixels, and lay what is transparent over white, as with files.
+
+    Args:
+        pixels: (h, w, 3) or, with opacity, (h, w, 4); uint8 or floats in [0, 1].
+
+    Returns:
+        (h, w, 3), uint8 or float32.
+
+    Raises:
+        InputError: another shape, type or range.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or 0 in pixels.shape:
+        raise InputError(f"picture must have shape (h, w, 3), RGB, or (h, w, 4), RGBA, got {pixels.shape}.")
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise InputError(_too_large("picture"))
     if pixels.dtype == np.uint8:
-        return Image.fromarray(np.ascontiguousarray(pixels))
+        whole = np.ascontiguousarray(pixels)
+        return whole if whole.shape[2] == 3 else np.asarray(_over_white(Image.fromarray(whole), "picture"))
     if not np.issubdtype(pixels.dtype, np.floating):
         raise InputError(f"picture must be uint8, or floats in [0, 1], got {pixels.dtype}.")
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= 1):  # so written, NaN is refused too
         raise InputError(f"picture must hold floats in [0, 1], got {low:g} to {high:g}; divide by its largest level.")
-    return Image.fromarray((pixels.astype(np.float32) * 255).round().astype(np.uint8))
+    colours, opacity = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32)
+    return colours if opacity.size == 0 else colours * opacity + (1 - opacity)
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    whole = opaque(pixels)
+    return Image.fromarray(whole if whole.dtype == np.uint8 else (whole * 255).round().astype(np.uint8))
