@@ -58,7 +58,7 @@ class JobFlags:
     published_layout: Annotated[Switch, arg(help_behavior_hint="")] = False
     """The folder's text file holds the prompts: line k for the k-th picture, in natural order."""
     format: Annotated[str, arg(metavar="NAME")] = "mp4"
-    """mp4, webm, gif, webp, npy or png (a folder)."""
+    """mp4, mov, webm, gif, webp, npy or png (a folder)."""
     fps: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 8)")] = None
     """Frames per second at which the clips play."""
     crf: Annotated[int | None, arg(help_behavior_hint="(default: mp4 16, webm 24)")] = None

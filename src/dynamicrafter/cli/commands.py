@@ -82,9 +82,9 @@ class OutputFlags:
         Path | None,
         arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: named after the picture, replaces nothing)"),
     ] = None
-    """File to write or replace; its extension chooses mp4, webm, gif, webp or npy; without one, a folder of PNGs."""
+    """File to write or replace; its extension chooses mp4, mov, webm, gif, webp or npy; without one, a PNG folder."""
     format: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: by the extension)")] = None
-    """mp4, webm, gif, webp, npy or png (a folder), where the extension doesn't say it."""
+    """mp4, mov, webm, gif, webp, npy or png (a folder), where the extension doesn't say it."""
     fps: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 8)")] = None
     """Frames per second at which the clip plays, such as 12 or 24000/1001; how much moves is --motion's."""
     crf: Annotated[int | None, arg(help_behavior_hint="(default: mp4 16, webm 24)")] = None
