@@ -280,7 +280,6 @@ def test_a_damaged_file_gives_a_picture_or_our_error_but_never_another(kind, dam
         (b"<?xml version='1.0'?>\n<svg/>", "is an SVG drawing; export it as PNG"),
         (b"%PDF-1.7\n", "is a PDF document; export its page as PNG"),
         (b"8BPS\0\1", "is a Photoshop document; export it as PNG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC photo; export it as JPEG"),
         (b"\0\0\0\x18ftypisom\0\0\0\0", "is a video; take one frame of it"),
         (b"\x1a\x45\xdf\xa3\x01", "is a video; take one frame of it"),
         (b"RIFF\0\0\0\0AVI LIST", "is a video; take one frame of it"),

@@ -101,7 +101,8 @@ def _hint(hint: Any, option: Option, full: bool) -> Any:
     if bare is bool:
         return Annotated[(bool, told, *kept, *hidden)]
     if isinstance(option.kind, Several):
-        one: Any = Annotated[(get_args(bare)[0], _spec(option, option.kind.kinds[0]))]
+        element, how = get_args(bare)[0], _spec(option, option.kind.kinds[0])
+        one: Any = Annotated[element, how]
         several: Any = GenericAlias(tuple, (one, ...))
         return UseAppendAction[Annotated[(several, told, *kept, *hidden)]]
     omitted = Positional in extras and (option.optional or option.default is not None)
