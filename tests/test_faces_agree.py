@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dynamicrafter import Animator
 from dynamicrafter.cli.commands import AnimateCommand
+from dynamicrafter.cli.main import main
 from dynamicrafter.cli.parsing import parse
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.controls import options_from
 from dynamicrafter.jobs.job import Defaults
 from dynamicrafter.jobs.lists import read_jobs
+from dynamicrafter.specs import pictures
 from dynamicrafter.specs.clip import clip_spec
 from dynamicrafter.specs.options import AnimateOptions
 from dynamicrafter.story.format import read_story
+
+ROCKET = str(Path(__file__).parents[1] / "examples/rocket.jpg")
 
 
 def by_command_line(name, value, folder):
@@ -45,9 +50,7 @@ def by_jsonl(name, value, folder):
 
 def by_story(name, value, folder):
     where = "defaults" if name == "size" else "shot"
-    shot = {"picture": str(Path(__file__).parents[1] / "examples/rocket.jpg")} | (
-        {name: value} if where == "shot" else {}
-    )
+    shot = {"picture": ROCKET} | ({name: value} if where == "shot" else {})
     story = {"shots": [shot]} | ({"defaults": {name: value}} if where == "defaults" else {})
     (folder / "story.yaml").write_text(yaml.safe_dump(story))
     read = read_story(folder / "story.yaml")
@@ -132,3 +135,35 @@ def test_a_wrong_value_is_refused_in_the_same_words_through_every_face(face, nam
     line = re.sub(r"got (\d+)\.0\b", r"got \1", str(caught.value))  # text is read as a number with a point
     assert f"{name} {said}" in line.replace(f"--{name.replace('_', '-')}", name)
     assert "\n" not in line
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How often pictures are decoded and options resolved."""
+    counts = {"decoded": 0, "resolved": 0}
+    decode, resolve = pictures.read_picture, AnimateOptions.resolved
+
+    def decoding(*arguments):
+        counts["decoded"] += 1
+        return decode(*arguments)
+
+    def resolving(self, *arguments, **settings):
+        counts["resolved"] += 1
+        return resolve(self, *arguments, **settings)
+
+    monkeypatch.setattr(pictures, "read_picture", decoding)
+    monkeypatch.setattr(AnimateOptions, "resolved", resolving)
+    return counts
+
+
+def test_the_command_line_decodes_a_picture_and_resolves_options_once(counted, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [ROCKET, "--model", "seeded:tiny", "--device", "cpu", "--steps", "1", "--frames", "1", "-o", "clip.npy"]
+    assert main(["animate", *words]) == 0
+    assert counted == {"decoded": 1, "resolved": 1}
+
+
+def test_python_decodes_a_picture_and_resolves_options_once(counted):
+    animator = Animator.from_pretrained("seeded:tiny", device="cpu")
+    animator.animate(ROCKET, "waves", steps=1, frames=1)
+    assert counted == {"decoded": 1, "resolved": 1}
