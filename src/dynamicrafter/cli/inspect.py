@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from dynamicrafter.architectures import FULL
 from dynamicrafter.cli.commands import Switch
 from dynamicrafter.cli.console import hush_libraries, importing, one_line
+from dynamicrafter.cli.inspect_adapters import adapters_as_json, adapters_at, describe_adapters
 from dynamicrafter.cli.plan import describe
 from dynamicrafter.errors import CheckpointError, InputError, ModelNotFoundError
 from dynamicrafter.presets import NUM_FRAMES, USUAL_PRESET, WINDOW_STRIDE, Preset, get_preset
@@ -94,6 +95,10 @@ def run(command: InspectCommand) -> None:
     hush_libraries()
     with importing():
         import dynamicrafter.pipeline  # noqa: F401
+    adapters = adapters_at(command.model)
+    if adapters is not None:
+        print(json.dumps(adapters_as_json(adapters)) if command.json else "\n".join(describe_adapters(adapters)))
+        return
     weights = _look(command)
     preset = _choose(command.preset, weights)
     made = _reckon(command, preset, weights)
