@@ -38,12 +38,8 @@ def adapters_at(name: str) -> AdapterFile | None:
 
 def adapters_as_json(adapters: AdapterFile) -> dict[str, Any]:
     """Plain values."""
-    return {
-        "where": adapters.name,
-        "layers": {
-            name: {"rank": layer.rank, "scale": layer.alpha / layer.rank} for name, layer in adapters.layers.items()
-        },
-    }
+    layers = {name: {"rank": each.rank, "scale": each.alpha / each.rank} for name, each in adapters.layers.items()}
+    return {"where": adapters.name, "layers": layers}
 
 
 def describe_adapters(adapters: AdapterFile) -> Iterator[str]:

@@ -112,7 +112,7 @@ def start_with_products(unet: DynamiCrafterUNet) -> None:
     row, column = (int(place) + below for place in places.carried[-2:])
     zoom, turn = 0, 1  # channels from the depth
     gates = torch.tensor([zoom, turn])
-    above = cast("Stage", unet.up[-1]).each_unit()[-2].residual
+    above = cast("UNetBlock", unet.up[-1]).each_unit()[-2].residual
     for layer in (above.conv2, above.temporal.convs[3], above.shortcut):
         for parameter in layer.parameters():
             parameter[gates] = 0  # nothing is multiplied at first
@@ -143,7 +143,7 @@ def quieten_content(unet: DynamiCrafterUNet) -> None:
     """
     places, latents = layout(unet), unet.config["out_channels"]
     content = places.carried[:-DISPLACEMENTS]
-    entrance = cast("Stage", unet.down[0])
+    entrance = cast("UNetBlock", unet.down[0])
     for layer in (entrance.each_unit()[0].residual.conv1, entrance.resize):
         assert isinstance(layer, nn.Conv2d)
         layer.weight[:, content] *= _HUSHED
