@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 import dynamicrafter
+from dynamicrafter import hub
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.memory import clip_needs
 from dynamicrafter.checkpoints.files import fingerprint
@@ -30,6 +31,7 @@ from dynamicrafter.randomness import generator_for
 from dynamicrafter.specs.adapters import Adapter, LoraLike, parse_adapters
 from dynamicrafter.specs.clip import CheckedClip, ClipSpec, OnDenoised, OnStep, check_clip, check_together, clip_spec
 from dynamicrafter.specs.gaps import join_gaps, match_colours
+from dynamicrafter.specs.hints import BUNDLED_MOTIONS
 from dynamicrafter.specs.metadata import MadeBy, clip_metadata
 from dynamicrafter.specs.model import ModelSpec, model_spec
 from dynamicrafter.specs.options import AnimateOptions, ResolvedOptions
@@ -284,10 +286,16 @@ class Animator:
         return [Clip(joined, DEFAULT_FPS, self._metadata(kept), kept.notes)]
 
     def _checked(self, spec: ClipSpec) -> CheckedClip:
-        clip = check_clip(spec, self.preset)
+        clip = check_clip(spec, self.preset, motions=self._motions)
         for note in clip.notes:
             logger.warning("%s", note)
         return clip
+
+    @property
+    def _motions(self) -> tuple[str, ...]:
+        source = self.pipeline.config.get("_name_or_path")
+        is_bundled = bool(source) and Path(source) == hub.BUNDLED_FOLDER and not self.loras
+        return BUNDLED_MOTIONS if is_bundled else ()
 
     def _run_together(
         self, clips: Sequence[CheckedClip], *, on_step: OnStep | None, on_denoised: OnDenoised

@@ -41,7 +41,7 @@ def run(command: MakeCommand) -> None:
         plan.show(spec, _chosen(command, progress))
         return
     model = describe_model(_chosen(command, progress), progress)
-    clip = check_clip(spec, model.preset)
+    clip = check_clip(spec, model.preset, motions=model.motions)
     command.output.form.check(clip.options.size, path=paths[0])
     warn(clip.notes)
     animator = load_animator(model.spec, progress)

@@ -55,6 +55,7 @@ ENCODER_FILES = (
     "model.safetensors",
 )
 __all__ = [
+    "BUNDLED_FOLDER",
     "ENCODERS_GB",
     "MODELS_VARIABLE",
     "OFFICIAL_GB",

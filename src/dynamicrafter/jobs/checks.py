@@ -52,7 +52,7 @@ def check_jobs(
 
 def _checked(job: Job, pictures: dict[Path, LoadedPicture | InputError], model: ModelDescription) -> CheckedJob:
     spec = replace(job.clip, pictures=tuple(_loaded(path, pictures) for path in job.pictures))
-    clip = check_clip(spec, model.preset)
+    clip = check_clip(spec, model.preset, motions=model.motions)
     job.output.check(clip.options.size)
     return CheckedJob(job=job, clip=clip, made_from=made_from(job, clip, preset=model.preset, model=model.identity()))
 

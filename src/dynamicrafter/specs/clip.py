@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.modes import ANIMATE, INTERPOLATE, Mode, get_mode
 from dynamicrafter.presets import Preset
 from dynamicrafter.specs.gaps import Gap, key_frames, plan_gaps
+from dynamicrafter.specs.hints import motion_hints, size_hints
 from dynamicrafter.specs.options import PER_CLIP, AnimateOptions, ResolvedOptions, check_prompt, merged
 from dynamicrafter.specs.pictures import LoadedPicture, PictureLike, load_picture
 
@@ -134,11 +135,12 @@ class CheckedClip:
         }
 
 
-def check_clip(spec: ClipSpec, preset: Preset) -> CheckedClip:
+def check_clip(spec: ClipSpec, preset: Preset, *, motions: Collection[str] = ()) -> CheckedClip:
     """Read a clip's pictures and resolve its options, each once.
 
     Args:
         preset: of the model that is to make it.
+        motions: those that the model was taught; see `ModelDescription`.
 
     Raises:
         InputError: a picture can't be read, options don't go together, or the model can't make such a clip.
@@ -147,7 +149,10 @@ def check_clip(spec: ClipSpec, preset: Preset) -> CheckedClip:
     pictures = tuple(map(load_picture, spec.pictures))
     shape = pictures[0].shape if pictures else None
     options = spec.options.resolved(preset, mode=spec.mode, picture=shape)
-    return CheckedClip(spec=spec, options=options, pictures=pictures, notes=tuple(options.notes(preset, spec.mode)))
+    notes = [*options.notes(preset, spec.mode), *motion_hints(spec.prompts, motions)]
+    if spec.options.size is None and shape is not None:
+        notes += size_hints(options, shape)
+    return CheckedClip(spec=spec, options=options, pictures=pictures, notes=tuple(notes))
 
 
 def clip_spec(mode: Mode, pictures: Sequence[PictureLike], prompts: str | Sequence[str], **settings: Any) -> ClipSpec:

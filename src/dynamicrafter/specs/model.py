@@ -13,6 +13,7 @@ from dynamicrafter.modes import ANIMATE, Mode
 from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schema import Called, Group, Several, Unset, ValueKind, read_fields
 from dynamicrafter.specs.adapters import NONE, Adapter, LoraLike, parse_adapters
+from dynamicrafter.specs.hints import BUNDLED_MOTIONS
 from dynamicrafter.units import parse_memory
 
 
@@ -120,6 +121,11 @@ class ModelDescription:
     @property
     def name(self) -> str:
         return str(self.spec.name)
+
+    @property
+    def motions(self) -> tuple[str, ...]:
+        """The motions that it was taught; none for a model that takes any prompt, or was taught others since."""
+        return BUNDLED_MOTIONS if self.path == hub.BUNDLED_FOLDER and not self.spec.lora else ()
 
     def identity(self) -> dict[str, Any]:
         """What tells the model, as it is set up, from others; plain values."""

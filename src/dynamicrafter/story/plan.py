@@ -11,6 +11,7 @@ from typing import Any
 from dynamicrafter.media.notes import MAX_NOTE
 from dynamicrafter.modes import ANIMATE
 from dynamicrafter.presets import Preset, auto_size
+from dynamicrafter.specs.hints import motion_hints, size_hints
 from dynamicrafter.specs.model import ModelDescription
 from dynamicrafter.specs.options import ResolvedOptions
 from dynamicrafter.specs.pictures import LoadedPicture
@@ -77,7 +78,13 @@ class StoryPlan:
         """What a person should know before it is made, a line each."""
         said: dict[str, str] = {}  # the note → the first clip that it is about
         for clip in self.clips:
-            for note in clip.options.notes(clip.model.preset, clip.mode):
+            notes = [
+                *clip.options.notes(clip.model.preset, clip.mode),
+                *motion_hints([clip.prompt], clip.model.motions),
+            ]
+            if self.story.size is None and isinstance(clip.sources[0], LoadedPicture):
+                notes += size_hints(clip.options, clip.sources[0].shape)
+            for note in notes:
                 said.setdefault(note, clip.name)
         return [f"{name}: {note}" for note, name in said.items()]
 

@@ -38,7 +38,7 @@ def checked(request: ClipRequest, model: ModelDescription, settings: ServerSetti
         _check_limits((clip.options for clip in work.clips), settings)
     else:
         spec = clip = replace(request.spec, pictures=pictures)
-        work = check_clip(clip, model.preset)
+        work = check_clip(clip, model.preset, motions=model.motions)
         _check_limits([work.options], settings)
     return replace(request, spec=spec, work=work, notes=(*heard, *work.notes))
 
