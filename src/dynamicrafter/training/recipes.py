@@ -145,6 +145,8 @@ def from_scratch() -> TrainConfig:
         ema=0.995,
         gradient_checkpointing=False,
         workers=1,
+        checkpoint_minutes=2.0,
+        checkpoint_part=16,
     )
 
 

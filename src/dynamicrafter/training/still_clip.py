@@ -112,8 +112,8 @@ def start_with_products(unet: DynamiCrafterUNet) -> None:
     row, column = (int(place) + below for place in places.carried[-2:])
     zoom, turn = 0, 1  # channels from the depth
     gates = torch.tensor([zoom, turn])
-    above = cast("UNetBlock", unet.up[-1]).each_unit()[-2].residual
-    for layer in (above.conv2, above.temporal.convs[3], above.shortcut):
+    above = cast("UNetBlock", unet.up[-1]).each_unit()[-2]
+    for layer in (above.residual.conv2, _temporal(above).convs[3], above.residual.shortcut):
         for parameter in layer.parameters():
             parameter[gates] = 0  # nothing is multiplied at first
     for channel in (row, column, zoom, turn):
