@@ -16,6 +16,7 @@ from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.memory import clip_needs
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
+from dynamicrafter.kernels.compilation import check_compiler
 from dynamicrafter.memory.advice import ClipNeeds, is_out_of_memory, remedy
 from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memory, total_memory
 from dynamicrafter.memory.malloc import trim_heap
@@ -77,6 +78,7 @@ class Animator:
         download: bool = False,
         lora: LoraLike | Iterable[LoraLike] = (),
         memory: str | None = None,
+        compile: bool = False,  # noqa: A002 PyTorch's word
     ) -> Animator:
         """Load a model by name, folder or file and put it on a device.
 
@@ -91,9 +93,11 @@ class Animator:
             lora: adapters to put on it, as `load_lora` takes them: one, or several.
             memory: the most that a run may take, such as 8GB; what doesn't fit is made to (docs/memory.md). None for
                 all that the device has.
+            compile: make one graph of the UNet with PyTorch's compiler (docs/speed.md). The first step at each size
+                then takes minutes, and less where PyTorch's cache on disk knows it.
 
         Raises:
-            InputError: no such device or dtype, no such model, or weights or adapters that can't be used.
+            InputError: no such device or dtype, no compiler, no such model, or weights or adapters that can't be used.
         """
         return cls.load(
             model_spec(
@@ -105,6 +109,7 @@ class Animator:
                 download=download,
                 lora=lora,
                 memory=memory,
+                compile=compile,
             )
         )
 
@@ -113,6 +118,8 @@ class Animator:
         """Load a model; arguments as in `from_pretrained`, as one value."""
         spec = spec.chosen()
         target = choose_device(spec.device)
+        if spec.compile:
+            check_compiler(target)
         options: dict[str, Any] = {"dtype": choose_dtype(spec.dtype, target)}
         options |= {name: value for name in ("preset", "encoders") if (value := getattr(spec, name)) is not None}
         # With little memory, no more is read or moved than a run's plan asks for.
@@ -123,6 +130,9 @@ class Animator:
         animator = cls(pipeline, model=str(spec.name), model_hash=_hash_of(pipeline), device=target, memory=spec.memory)
         for adapter in spec.lora:
             animator.load_lora(adapter)
+        if spec.compile:
+            logger.info("The first step at each size compiles the UNet, which takes minutes.")
+            pipeline.unet.compile(dynamic=False)
         return animator
 
     def load_lora(self, lora: LoraLike) -> None:

@@ -100,8 +100,9 @@ def _hint(hint: Any, option: Option, full: bool) -> Any:
     if bare is bool:
         return Annotated[(bool, told, *kept, *hidden)]
     if isinstance(option.kind, Several):
-        one = Annotated[(get_args(bare)[0], _spec(option, option.kind.kinds[0]))]
-        return UseAppendAction[Annotated[(tuple[one, ...], told, *kept, *hidden)]]
+        one: Any = Annotated[(get_args(bare)[0], _spec(option, option.kind.kinds[0]))]
+        several: Any = tuple[one, ...]  # pyrefly: ignore[invalid-annotation]
+        return UseAppendAction[Annotated[(several, told, *kept, *hidden)]]
     omitted = Positional in extras and (option.optional or option.default is not None)
     return Annotated[(Any, _spec(option, option.kind, omitted=omitted), told, *kept, *hidden)]
 

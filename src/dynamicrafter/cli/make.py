@@ -65,6 +65,8 @@ def run(command: MakeCommand) -> None:
         if not written:
             raise
         raise Stopped(f"stopped; {len(written)} of {len(paths)} takes were written") from None
+    finally:
+        progress.close()
 
 
 def check_adapters(model: ModelSpec) -> None:

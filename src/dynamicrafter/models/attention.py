@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dynamicrafter.kernels.attention import attend
 from dynamicrafter.kernels.layout import from_time_planes, to_pictures, to_time_planes, to_tokens
 from dynamicrafter.kernels.parts import in_parts
-from dynamicrafter.kernels.products import GatedLinear, Linear, geglu
+from dynamicrafter.kernels.products import GatedLinear, Linear, geglu, joint_product
 from dynamicrafter.models.relative import RelativePositions
 from dynamicrafter.models.windows import Window, attend_in_windows
 
@@ -48,9 +48,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend along the last but one axis. (…, n, c) in and out, with one or two leading axes."""
-        query, key, value = (
-            project(tokens).unflatten(-1, (self.num_heads, -1)) for project in (self.to_q, self.to_k, self.to_v)
-        )
+        layers = (self.to_q, self.to_k, self.to_v)
+        joint = joint_product(tokens, layers)
+        projected = [layer(tokens) for layer in layers] if joint is None else joint.chunk(3, dim=-1)
+        query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in projected)
         return self.to_out(attend(query, key, value).flatten(-2))
 
 
@@ -69,10 +70,14 @@ class TimeSelfAttention(SelfAttention):
     def forward(self, tokens: Tensor, windows: Sequence[Window] | None = None) -> Tensor:
         """Attend along time, to all frames or within windows. (b, f, n, c) in and out; n pixels are independent."""
         batch = tokens.shape[0]
-        query, key, value = (
-            rearrange(project(tokens), "b f n (h d) -> (b n) f h d", h=self.num_heads)
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
+        layers = (self.to_q, self.to_k, self.to_v)
+        joint = joint_product(tokens, layers)
+        if joint is None:
+            query, key, value = (
+                rearrange(layer(tokens), "b f n (h d) -> (b n) f h d", h=self.num_heads) for layer in layers
+            )
+        else:
+            query, key, value = rearrange(joint, "b f n (t h d) -> t (b n) f h d", t=3, h=self.num_heads)
         look = attend if self.relative is None else self.relative
         attended = look(query, key, value) if windows is None else attend_in_windows(look, query, key, value, windows)
         return self.to_out(rearrange(attended, "(b n) f h d -> b f n (h d)", b=batch))

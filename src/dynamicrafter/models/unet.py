@@ -163,6 +163,12 @@ class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
         self.conv_out = nn.Conv2d(base, out_channels, 3, padding=1)
         self.gradient_checkpointing = False
 
+    def compile_repeated_blocks(self, *args: Any, **options: Any) -> None:
+        """Compile unit by unit, as diffusers does, with room for a graph of each: PyTorch keeps 8 and then gives up."""
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, 2 * len(list(self._units())))
+        super().compile_repeated_blocks(*args, **options)
+
     @property
     def takes_image_latents(self) -> bool:
         """Whether the picture's latents stand beside the noisy ones."""

@@ -26,6 +26,7 @@ from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
+from dynamicrafter.kernels.precision import in_full_float32
 from dynamicrafter.media.framing import Fit
 from dynamicrafter.memory.offload import Offloader, Reload, is_unloaded
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
@@ -250,6 +251,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         return self._interrupt
 
     @one_run_at_a_time
+    @in_full_float32
     @torch.no_grad()
     def __call__(
         self,

@@ -18,14 +18,16 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import PassPlan, combine
-from dynamicrafter.kernels.transfer import is_out_of_memory, send
+from dynamicrafter.kernels.transfer import send
 from dynamicrafter.media.clip_pixels import clip_pixels
+from dynamicrafter.memory.advice import is_out_of_memory
 from dynamicrafter.memory.blocks import projections_on
 from dynamicrafter.memory.devices import total_memory
 from dynamicrafter.memory.footprint import measure_footprint
 from dynamicrafter.memory.offload import Networks, Offloader
 from dynamicrafter.memory.plan import CONDITIONERS, MemoryPlan, make_plan
 from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
@@ -192,11 +194,16 @@ class PipelineSteps(DiffusionPipeline):
 
         Args:
             first: (b, 4, h, w); alone, it stands on every frame.
-            last: (b, 4, h, w); given, only the first and the last frame are conditioned, each on its own picture.
+            last: (b, 4, h, w); given, only the first and the last frame are conditioned, each on its own picture, and
+                the others are zero, or what the autoencoder lets stand in for them.
         """
         if last is None:
             return repeat(first, "b c h w -> b c f h w", f=num_frames)
         placed = first.new_zeros(*first.shape[:2], num_frames, *first.shape[2:])
+        if isinstance(self.vae, PatchAutoencoder) and self.vae.carries:
+            half = (num_frames + 1) // 2
+            placed[:, :, :half] = self.vae.stand_in(first)[:, :, None]
+            placed[:, :, half:] = self.vae.stand_in(last)[:, :, None]
         placed[:, :, 0] = first
         placed[:, :, -1] = last
         return placed

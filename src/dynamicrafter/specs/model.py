@@ -54,6 +54,8 @@ class ModelSpec:
     """Fetch what is not on this machine."""
     memory: Annotated[str | None, Unset("all that the device has")] = None
     """The most that may be used, such as 8GB; what doesn't fit is made to, and the command says how."""
+    compile: Annotated[bool, _RARE] = False
+    """Make one graph of the UNet with PyTorch's compiler; the first step at each size then takes minutes."""
 
     def __post_init__(self) -> None:
         if isinstance(self.name, Path):
