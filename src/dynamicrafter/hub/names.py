@@ -50,7 +50,7 @@ def preset_of_repository(repo: str, file: str) -> str | None:
 
 def _sizes(name: str) -> set[str]:
     """The presets' sizes that a name has as words of their own: 320x512 is 512; steps and epochs don't count."""
-    known = {preset.name: _words(preset.name) for preset in PRESETS.values()}
+    known = {name: _words(name) for name in _told_by_name()}
     numbers = {word for words in known.values() for word in words if word.isdecimal()}
     words = _COUNTS.sub(" ", name.lower()).replace("crafter", "crafter ")
     found = re.findall(rf"(?<![a-z0-9])(?:\d{{3,4}}x)?({'|'.join(sorted(numbers))})(?:x\d{{3,4}})?(?![a-z0-9])", words)
@@ -62,7 +62,7 @@ def _sizes(name: str) -> set[str]:
 
 def _kinds(name: str) -> set[str]:
     """The words of presets' names, numbers apart, that stand in a name: "interp"."""
-    kinds = {word for preset in PRESETS.values() for word in _words(preset.name) if not word.isdecimal()}
+    kinds = {word for preset in _told_by_name() for word in _words(preset) if not word.isdecimal()}
     return {kind for kind in kinds if kind in name.lower()}
 
 
@@ -78,4 +78,9 @@ def _guess(name: str) -> str | None:
     if not _OURS.search(lowered) and not all(_OTHER_WORDS.fullmatch(word) for word in words):
         return None
     wanted = sizes | _kinds(name)
-    return next((preset.name for preset in PRESETS.values() if _words(preset.name) == wanted), None)
+    return next((preset for preset in _told_by_name() if _words(preset) == wanted), None)
+
+
+def _told_by_name() -> list[str]:
+    """DynamiCrafter's presets; the rest of the family is told by what the files hold."""
+    return [preset.name for preset in PRESETS.values() if preset.network == "dynamicrafter"]

@@ -163,9 +163,9 @@ _OWN_RECIPES: dict[str, Recipe] = {
 
 
 def recipes() -> dict[str, Recipe]:
-    """All recipes by name: two for each released preset, and those of the package's own model."""
+    """All recipes by name: two for each of DynamiCrafter's presets, and those of the package's own model."""
     released: dict[str, Recipe] = {}
-    for preset in PRESETS.values():
+    for preset in (each for each in PRESETS.values() if each.network == "dynamicrafter"):
         name = preset.called
         size = f"{preset.width}×{preset.height}" + ", first and last frame" * preset.interpolates
         released[f"finetune-{name}"] = Recipe(summary=f"all of {name}, {size}", make=partial(finetune, name))
