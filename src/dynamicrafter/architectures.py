@@ -40,7 +40,7 @@ _RELATIVE = {"temporal_convolutions": False, "relative_positions": 16}
 
 NETWORKS: dict[NetworkName, NetworkKind] = {
     "dynamicrafter": NetworkKind(),
-    "tooncrafter": NetworkKind(decodes_with_pictures=True),
+    "dynamicrafter_toon": NetworkKind(decodes_with_pictures=True),
     "videocrafter1_image": NetworkKind(unet={"in_channels": LATENT_CHANNELS}, projector={"num_frames": 1}),
     "videocrafter1_text": NetworkKind(unet=_FROM_TEXT | _RELATIVE | {"reads_motion": False}, reads_image=False),
     "videocrafter1_text_fps": NetworkKind(unet=_FROM_TEXT | _RELATIVE, reads_image=False, rescale_entries=1000),

@@ -21,7 +21,7 @@ Quality = str  # a key of QUALITIES
 PresetName = str  # of a row of the table
 NetworkName = Literal[
     "dynamicrafter",
-    "tooncrafter",
+    "dynamicrafter_toon",
     "videocrafter1_image",
     "videocrafter1_text",
     "videocrafter1_text_fps",
@@ -220,7 +220,7 @@ PRESETS: dict[str, Preset] = {
             modes=(INTERPOLATE, LOOP),
             repo="Doubiiu/ToonCrafter",
             aliases=("tooncrafter",),
-            network="tooncrafter",
+            network="dynamicrafter_toon",
         ),
         Preset(
             name="vc1_text_512",

@@ -52,7 +52,7 @@ class Row:
     part: int | None = None
 
 
-class Source(NamedTuple):
+class PublishedKey(NamedTuple):
     """Where in a published file one parameter of ours comes from."""
 
     key: str
@@ -264,29 +264,31 @@ def is_unused(key: str, *, text_layers: int) -> bool:
     return layer is not None and int(layer.group(1)) >= text_layers
 
 
-def translate(names: Iterable[str], rows: Iterable[Row], *, prefix: str = "") -> dict[str, Source]:
+def translate(names: Iterable[str], rows: Iterable[Row], *, prefix: str = "") -> dict[str, PublishedKey]:
     """Find for each of our parameter names its place in a published file. The first row that matches wins."""
     compiled = [(re.compile(row.ours), row) for row in rows]
-    table: dict[str, Source] = {}
+    table: dict[str, PublishedKey] = {}
     for name in names:
         for pattern, row in compiled:
             match = pattern.fullmatch(name)
             if match:
-                table[name] = Source(prefix + match.expand(row.published), row.extra_dims, row.part)
+                table[name] = PublishedKey(prefix + match.expand(row.published), row.extra_dims, row.part)
                 break
         else:
             raise AssertionError(f"no published name for our parameter {name}")
     return table
 
 
-def published_shape(source: Source, ours: tuple[int, ...]) -> tuple[int, ...]:
+def published_shape(source: PublishedKey, ours: tuple[int, ...]) -> tuple[int, ...]:
     """Shape that the published file gives a parameter whose shape here is `ours`."""
     if source.part is not None:
         return (3 * ours[0], *ours[1:])
     return ours + (1,) * source.extra_dims
 
 
-def published_shapes(table: Mapping[str, Source], ours: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def published_shapes(
+    table: Mapping[str, PublishedKey], ours: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
     """Every published key of one component with its shape there."""
     return {source.key: published_shape(source, ours[name]) for name, source in table.items()}
 

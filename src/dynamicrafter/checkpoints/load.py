@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynamicrafter.architectures import NETWORKS, Architecture
 from dynamicrafter.checkpoints.files import open_tensors
-from dynamicrafter.checkpoints.keys import PREFIXES, REPEATED_TEXT_TABLES, Component, Source, published_shapes
+from dynamicrafter.checkpoints.keys import PREFIXES, REPEATED_TEXT_TABLES, Component, PublishedKey, published_shapes
 from dynamicrafter.checkpoints.networks import (
     Dtypes,
     Misfit,
@@ -131,7 +131,7 @@ def load_networks(
         CheckpointError: missing, unexpected or misshapen keys, all listed at once.
     """
     loaded = LoadedNetworks(preset, architecture)
-    filled: dict[Component, dict[str, Source]] = {}
+    filled: dict[Component, dict[str, PublishedKey]] = {}
     needed: dict[str, tuple[int, ...]] = {}
     for component in components_of(preset):
         network = build_empty(component, architecture, preset)

@@ -21,7 +21,7 @@ from dynamicrafter.architectures import (
     Architecture,
 )
 from dynamicrafter.checkpoints import keys as tables
-from dynamicrafter.checkpoints.keys import PREFIXES, Component, Source
+from dynamicrafter.checkpoints.keys import PREFIXES, Component, PublishedKey
 from dynamicrafter.presets import Preset
 
 _READERS = 4  # threads
@@ -72,7 +72,7 @@ def build_empty(component: Component, architecture: Architecture, preset: Preset
 
 def key_table(
     component: Component, network: nn.Module, architecture: Architecture, preset: Preset
-) -> dict[str, Source]:
+) -> dict[str, PublishedKey]:
     """Where each parameter of `network` stands in a published file."""
     names = network.state_dict().keys()
     match component:
@@ -116,7 +116,9 @@ def compare(needed: Mapping[str, tuple[int, ...]], source: TensorSource, *, text
     return misfit
 
 
-def fill(network: nn.Module, table: Mapping[str, Source], source: TensorSource, *, dtype: torch.dtype | None) -> None:
+def fill(
+    network: nn.Module, table: Mapping[str, PublishedKey], source: TensorSource, *, dtype: torch.dtype | None
+) -> None:
     """Give an empty network its parameters, cast one by one as they are read.
 
     Args:

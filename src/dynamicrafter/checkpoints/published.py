@@ -22,7 +22,7 @@ from dynamicrafter.checkpoints.keys import (
     REPEATED_TEXT_TABLES,
     SCHEDULE_BUFFERS,
     Component,
-    Source,
+    PublishedKey,
     published_shape,
 )
 from dynamicrafter.checkpoints.networks import (
@@ -58,7 +58,7 @@ class FolderTensors:
         self.preset = preset
         self.architecture = architecture
         self._files: list[TensorFile] = []
-        self._parts: dict[str, list[tuple[TensorFile, str, Source]]] = {}
+        self._parts: dict[str, list[tuple[TensorFile, str, PublishedKey]]] = {}
         self._made: dict[str, Tensor] = {}
         self._same: dict[str, str] = {}  # repeated tables by the name that holds them
         self._extras: Mapping[str, Tensor] | TensorFile = {}

@@ -9,7 +9,7 @@ from accelerate import init_empty_weights
 
 from dynamicrafter.architectures import Architecture
 from dynamicrafter.checkpoints.files import open_tensors
-from dynamicrafter.checkpoints.keys import Source, published_shapes, sketch_rows, translate
+from dynamicrafter.checkpoints.keys import PublishedKey, published_shapes, sketch_rows, translate
 from dynamicrafter.checkpoints.networks import TensorSource, compare, fill, shapes
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.models.sketch_encoder import SketchEncoder
@@ -24,7 +24,7 @@ def empty_sketch_encoder(architecture: Architecture) -> SketchEncoder:
     return encoder.eval()
 
 
-def sketch_table(encoder: SketchEncoder) -> dict[str, Source]:
+def sketch_table(encoder: SketchEncoder) -> dict[str, PublishedKey]:
     """Where each of its parameters stands in a published file."""
     config = encoder.config
     rows = sketch_rows(num_levels=len(config["block_out_channels"]), layers_per_block=config["layers_per_block"])

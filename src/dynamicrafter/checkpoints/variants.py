@@ -84,7 +84,7 @@ def tell_network(source: TensorSource) -> NetworkName | None:
 
     channels = source.info(_FIRST_CONVOLUTION).shape[1] if _FIRST_CONVOLUTION in source else None
     if channels == _WITH_PICTURE:
-        return "tooncrafter" if has("first_stage_model.decoder.attn_refinement.") else "dynamicrafter"
+        return "dynamicrafter_toon" if has("first_stage_model.decoder.attn_refinement.") else "dynamicrafter"
     if channels != LATENT_CHANNELS or not has(f"{_UNET}init_attn."):
         return None
     if has(".attn2.to_k_ip."):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 from tyro.conf import UseAppendAction, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, importing, say
+from dynamicrafter.cli.console import hide_loading_bars, importing, say, silence_libraries
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import BUNDLED, PRESETS, get_preset
 
@@ -58,13 +58,13 @@ def run(command: BenchCommand) -> None:
         InputError: an option that breaks its rule.
     """
     check(command)
-    hush_libraries()
+    silence_libraries()
     with importing():
         import torch
 
         from dynamicrafter.benchmarking.clock import device_name
         from dynamicrafter.memory.devices import choose_device, choose_dtype
-    hush_loading_bars()
+    hide_loading_bars()
     device = choose_device(command.device)
     dtype = str(choose_dtype(command.dtype, device)).removeprefix("torch.")
     machine = {

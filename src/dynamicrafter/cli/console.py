@@ -80,7 +80,7 @@ class shown_warnings:  # noqa: N801 reads as the context manager that it is
         self._logger.propagate = self._before
 
 
-def hush_libraries() -> None:
+def silence_libraries() -> None:
     """Keep other libraries' advice to developers off the terminal; to be called before they are imported."""
     for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "error")
@@ -106,7 +106,7 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
-def hush_loading_bars(*, keep_downloads: bool = False) -> None:
+def hide_loading_bars(*, keep_downloads: bool = False) -> None:
     """Switch off the bars that diffusers and transformers show while they read weights; imports both."""
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars

@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from dynamicrafter.architectures import FULL
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, importing, one_line
+from dynamicrafter.cli.console import importing, one_line, silence_libraries
 from dynamicrafter.cli.inspect_adapters import adapters_as_json, adapters_at, describe_adapters
 from dynamicrafter.cli.plan import describe
 from dynamicrafter.errors import CheckpointError, InputError, ModelNotFoundError
@@ -92,7 +92,7 @@ def run(command: InspectCommand) -> None:
     Raises:
         InputError: no such model, not DynamiCrafter, or an option that breaks its rule.
     """
-    hush_libraries()
+    silence_libraries()
     with importing():
         import dynamicrafter.pipeline  # noqa: F401
     adapters = adapters_at(command.model)

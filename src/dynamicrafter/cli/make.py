@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dynamicrafter import hub
 from dynamicrafter.cli import plan
 from dynamicrafter.cli.commands import MakeCommand
-from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, time_in_words, warn
+from dynamicrafter.cli.console import Progress, Stopped, hide_loading_bars, importing, time_in_words, warn
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.read_ahead import read_ahead
 from dynamicrafter.media.formats import find_format
@@ -93,7 +93,7 @@ def describe_model(spec: ModelSpec, progress: Progress) -> ModelDescription:
     read_ahead(str(spec.name))
     with importing():
         from dynamicrafter.pipeline.describing import describe
-    hush_loading_bars(keep_downloads=spec.download and not progress.quiet)
+    hide_loading_bars(keep_downloads=spec.download and not progress.quiet)
     return describe(spec)
 
 
@@ -102,7 +102,7 @@ def load_animator(spec: ModelSpec, progress: Progress) -> Animator:
     with importing():
         from dynamicrafter.animator.animator import Animator
 
-    hush_loading_bars(keep_downloads=spec.download and not progress.quiet)
+    hide_loading_bars(keep_downloads=spec.download and not progress.quiet)
     return Animator.load(spec)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import Stopped, hush_libraries, hush_loading_bars, say, time_in_words
+from dynamicrafter.cli.console import Stopped, hide_loading_bars, say, silence_libraries, time_in_words
 from dynamicrafter.errors import InputError
 from dynamicrafter.training.config import TrainConfig, check
 from dynamicrafter.training.recipes import Recipe, build, get_recipe
@@ -136,8 +136,8 @@ def run(command: TrainCommand) -> None:
     if command.dry_run:
         _show_memory(config, command.memory)
         return
-    hush_libraries()
-    hush_loading_bars()
+    silence_libraries()
+    hide_loading_bars()
     if command.export is not None:
         print(_export(config, recipe, command.export))
         return

@@ -11,7 +11,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from dynamicrafter import hub
-from dynamicrafter.cli.console import hush_loading_bars, importing, say
+from dynamicrafter.cli.console import hide_loading_bars, importing, say
 from dynamicrafter.errors import InputError
 from dynamicrafter.schema import Unset
 from dynamicrafter.specs.model import ModelSpec
@@ -72,7 +72,7 @@ def run(command: UiCommand) -> None:
         raise InputError(f"devices must not hold one twice, got {command.devices}.")
     for device in devices:
         choose_dtype(model.dtype, device)
-    hush_loading_bars()
+    hide_loading_bars()
     opened = open_socket(settings)
     catalogue = Catalogue(model, downloads=not settings.no_downloads)
     if swept := sweep_leftovers():

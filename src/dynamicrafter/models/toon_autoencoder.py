@@ -74,7 +74,7 @@ class PictureSum(nn.Module):
         return added
 
 
-class Level(nn.Module):
+class ToonLevel(nn.Module):
     """Residual blocks along space and time, the pictures of this size, and the doubling after them, if any."""
 
     def __init__(
@@ -126,7 +126,7 @@ class ToonDecoder(nn.Module):
         width = deepest
         for level, out in reversed(list(enumerate(widths))):
             self.levels.append(
-                Level(width, out, num_blocks=blocks_per_level, groups=groups, attends=level >= 2, doubles=level > 0)
+                ToonLevel(width, out, num_blocks=blocks_per_level, groups=groups, attends=level >= 2, doubles=level > 0)
             )
             width = out
         self.norm_out = nn.GroupNorm(groups, shallowest, eps=_EPS)

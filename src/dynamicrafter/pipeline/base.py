@@ -13,13 +13,14 @@ from torch import nn
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import UNGUIDED, PassPlan
 from dynamicrafter.presets import Preset, preset_from_dict
+from dynamicrafter.samplers import DDIM, DPM, DPM_SDE, UNIPC
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 _SAMPLERS = {  # of ours, by what diffusers' schedulers that do the same are called
-    "DDIMScheduler": "ddim",
-    "DPMSolverMultistepScheduler": "dpm++",
-    "DPMSolverSDEScheduler": "dpm++sde",
-    "UniPCMultistepScheduler": "unipc",
+    "DDIMScheduler": DDIM,
+    "DPMSolverMultistepScheduler": DPM,
+    "DPMSolverSDEScheduler": DPM_SDE,
+    "UniPCMultistepScheduler": UNIPC,
 }
 _PRESET = "_dynamicrafter_preset"  # attribute of a UNet, which goes with it from pipeline to pipeline
 
@@ -119,8 +120,8 @@ class PipelineBase(DiffusionPipeline):
 def _foreign_scheduler(given: Any) -> InputError:
     name = type(given).__name__
     sampler = _SAMPLERS.get(name)
-    if sampler == "dpm++" and "sde" in getattr(given, "config", {}).get("algorithm_type", ""):
-        sampler = "dpm++sde"
+    if sampler == DPM and "sde" in getattr(given, "config", {}).get("algorithm_type", ""):
+        sampler = DPM_SDE
     use = repr(sampler) if sampler else " or ".join(map(repr, dict.fromkeys(_SAMPLERS.values())))
     return InputError(
         f"scheduler must be a DynamiCrafterScheduler, which alone knows this model's noise schedule and latent scale, "

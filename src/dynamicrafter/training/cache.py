@@ -29,7 +29,7 @@ from dynamicrafter.files.json_files import write_json
 from dynamicrafter.randomness import generator_for
 from dynamicrafter.training.batches import Share, micro_batches
 from dynamicrafter.training.config import DataConfig, TrainConfig
-from dynamicrafter.training.encoding import Encoded, Nothing, encode_clip, encode_nothing
+from dynamicrafter.training.encoding import Encoded, NullEmbeddings, encode_clip, encode_nothing
 from dynamicrafter.training.settings import to_plain
 from dynamicrafter.training.sources import FROZEN, load_model, open_stream, rest
 from dynamicrafter.training.trainee import resting_dtype
@@ -169,7 +169,7 @@ class CachedClips:
         self._index = read_index(self._folder)
         self._check()
         tensors = load_file(self._folder / NOTHING)
-        self.nothing = Nothing(tensors["text"].float(), tensors["image"].float())
+        self.nothing = NullEmbeddings(tensors["text"].float(), tensors["image"].float())
         self._shard = lru_cache(_OPEN)(_Shard)
 
     def batches(self, share: Share, *, first_step: int, last_step: int) -> Iterator[list[Encoded]]:

@@ -13,7 +13,7 @@ from dynamicrafter.training.config import TrainConfig, stage_of, stage_start
 
 
 @dataclass(frozen=True, slots=True)
-class Draws:
+class TrainingDraws:
     """What was drawn for one sample.
 
     Attributes:
@@ -36,7 +36,7 @@ class Draws:
     generator: Generator
 
 
-def draw_sample(config: TrainConfig, position: int) -> Draws:
+def draw_sample(config: TrainConfig, position: int) -> TrainingDraws:
     """Draw for the sample at a position; the same wherever and beside whatever it is trained on."""
     objective, stage = config.objective, stage_of(config, position)
     generator = generator_for(config.seed, item=f"train/{position}")
@@ -52,7 +52,7 @@ def draw_sample(config: TrainConfig, position: int) -> Draws:
     share_of_ends = objective.ends if stage is None or stage.ends is None else stage.ends
     start = objective.high_noise_from if high < share else 0
     p = objective.drop
-    return Draws(
+    return TrainingDraws(
         timestep=start + int(where * (NUM_TRAIN_TIMESTEPS - start)),
         drop_text=drop < 2 * p,
         drop_image=p <= drop < 3 * p,

@@ -17,7 +17,7 @@ from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.text.tokenizer import tokenize
 from dynamicrafter.training.carrying import carried, looks_of
-from dynamicrafter.training.draws import Draws
+from dynamicrafter.training.draws import TrainingDraws
 
 _FRAMES_AT_ONCE = 8  # through the autoencoder, which holds hundreds of channels at full size
 
@@ -47,7 +47,7 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class NullEmbeddings:
     """What stands in for a dropped caption and picture, in the forms of `Encoded.text` and one row of its `image`."""
 
     text: Tensor
@@ -80,21 +80,26 @@ def encode_clip(pipeline: Any, sample: Sample, frames: Sequence[int], *, raw: bo
 
 
 @torch.no_grad()
-def encode_nothing(pipeline: Any, *, raw: bool = False) -> Nothing:
+def encode_nothing(pipeline: Any, *, raw: bool = False) -> NullEmbeddings:
     """The empty prompt, and a grey picture, as an unconditional pass of the pipeline sees them."""
     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS, device=pipeline.vae.device)
-    return Nothing(_text(pipeline, "", raw=raw), _images(pipeline, grey, raw=raw)[0])
+    return NullEmbeddings(_text(pipeline, "", raw=raw), _images(pipeline, grey, raw=raw)[0])
 
 
-def condition_frames(draws: Draws, num_frames: int, *, between_ends: bool = False) -> tuple[int, ...]:
+def condition_frames(draws: TrainingDraws, num_frames: int, *, between_ends: bool = False) -> tuple[int, ...]:
     """The frames whose image tokens a sample needs: that of its condition picture, interpolation's being the first."""
     return (0,) if draws.ends or between_ends else (int(draws.frame * num_frames),)
 
 
 def assemble(
-    pipeline: Any, clips: Sequence[Encoded], draws: Sequence[Draws], nothing: Nothing, *, device: torch.device
+    pipeline: Any,
+    clips: Sequence[Encoded],
+    draws: Sequence[TrainingDraws],
+    nothing: NullEmbeddings,
+    *,
+    device: torch.device,
 ) -> dict[str, Tensor]:
-    """A batch for `Trainee.forward`.
+    """A batch for `TrainingNetworks.forward`.
 
     A frame is chosen among those that were encoded, then the autoencoder's noise is drawn, then the diffusion's, each
     clip from its own generator and on the CPU.
@@ -103,7 +108,7 @@ def assemble(
     return {name: torch.stack([row[name].to(device) for row in rows]) for name in rows[0]}
 
 
-def _row(pipeline: Any, clip: Encoded, draws: Draws, nothing: Nothing) -> dict[str, Tensor]:
+def _row(pipeline: Any, clip: Encoded, draws: TrainingDraws, nothing: NullEmbeddings) -> dict[str, Tensor]:
     shape = clip.mean.shape
     posterior = torch.randn(shape, generator=draws.generator)
     noise = torch.randn(shape, generator=draws.generator)
@@ -131,7 +136,7 @@ def _row(pipeline: Any, clip: Encoded, draws: Draws, nothing: Nothing) -> dict[s
     }
 
 
-def _windowed(latents: Tensor, draws: Draws) -> Tensor:
+def _windowed(latents: Tensor, draws: TrainingDraws) -> Tensor:
     """The part of latents (c, f, h, w) that is trained on."""
     if draws.window is None:
         return latents

@@ -50,7 +50,7 @@ Course = Literal["onward", "there and back"]
 
 
 @dataclass(frozen=True, slots=True)
-class NominalMotion:
+class MotionSpeed:
     """How the content moves between neighbouring frames: pixels right and down, log scale, radians clockwise."""
 
     shift_x: float = 0.0
@@ -59,7 +59,7 @@ class NominalMotion:
     rotation: float = 0.0
 
 
-def nominal_motion(kind: Kind, motion: float) -> NominalMotion:
+def nominal_motion(kind: Kind, motion: float) -> MotionSpeed:
     """What a camera motion does from frame to frame, at a motion number in frames per second.
 
     Raises:
@@ -67,14 +67,14 @@ def nominal_motion(kind: Kind, motion: float) -> NominalMotion:
     """
     if kind in _PANS:
         x, y = _PANS[kind]
-        return NominalMotion(shift_x=-x * SPEED / motion, shift_y=-y * SPEED / motion)
+        return MotionSpeed(shift_x=-x * SPEED / motion, shift_y=-y * SPEED / motion)
     match kind:
         case "zoom in" | "zoom out":
-            return NominalMotion(log_scale=(1 if kind == "zoom in" else -1) * TURN / motion)
+            return MotionSpeed(log_scale=(1 if kind == "zoom in" else -1) * TURN / motion)
         case "rotate clockwise" | "rotate counterclockwise":
-            return NominalMotion(rotation=(1 if kind == "rotate clockwise" else -1) * TURN / motion)
+            return MotionSpeed(rotation=(1 if kind == "rotate clockwise" else -1) * TURN / motion)
         case "still":
-            return NominalMotion()
+            return MotionSpeed()
     raise InputError(f"kind must be a camera motion ({', '.join(CAMERA)} or still), got {kind!r}.")
 
 
@@ -158,7 +158,7 @@ def _displaced(kind: Kind, seconds: float, x: Field, y: Field, size: int) -> Fie
         case "ripple":  # like water, in waves that run down the frame; the first frame is the picture itself
             right = -min(1.0, seconds * 2) * _SWAY * np.sin(2 * math.pi * (y / 32 - seconds))
             return np.stack([right, np.zeros_like(y)])
-    moved = nominal_motion(kind, 1 / seconds) if seconds else NominalMotion()
+    moved = nominal_motion(kind, 1 / seconds) if seconds else MotionSpeed()
     half = (size - 1) / 2
     cosine, sine = (f(moved.rotation) * math.exp(-moved.log_scale) for f in (math.cos, math.sin))
     # From the frame to the source: content that turns clockwise on screen is looked up counterclockwise.
