@@ -129,6 +129,7 @@ def _converted(frame: VideoFrame, kind: str) -> np.ndarray:
         src_color_range=frame.color_range,
         dst_color_range=ColorRange.JPEG,  # full range; older PyAV heeds the source's matrix only if this is given
         interpolation=EXACT_SWSCALE,
+        threads=1,  # threads of the scaler's would be waited for in vain by a process that was forked meanwhile
     ).to_ndarray()
 
 
@@ -168,6 +169,7 @@ def _deinterlacer(frame: VideoFrame) -> Graph:
     from av.filter import Graph
 
     graph = Graph()
+    graph.threads = 1  # as above
     graph.link_nodes(
         graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
