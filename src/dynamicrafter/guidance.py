@@ -40,6 +40,11 @@ class PassPlan:
     rescale: float = 0.0
     interval: tuple[int, int] = EVERY_TIMESTEP
 
+    @property
+    def guidance(self) -> float:
+        """Scale of the prompt."""
+        return dict(zip(self.passes, self.weights, strict=True)).get("conditional", 0.0)
+
     def at(self, timestep: int) -> PassPlan:
         """The plan for one timestep: this one within the interval, and outside it the conditional pass alone."""
         low, high = self.interval

@@ -4,6 +4,7 @@ import torch
 from dynamicrafter.errors import InputError
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.training import scratch
 from dynamicrafter.training.muon import Muon, muon_groups
 from dynamicrafter.training.still_clip import keep_carrying, layout, start_as_still_clip, start_with_clock
 
@@ -91,6 +92,33 @@ def test_every_channel_of_the_stream_has_one_use() -> None:
     used = torch.cat([places.carried, places.constants, places.opposites, places.free])
     assert sorted(used.tolist()) == list(range(32))
     assert len(places.carried) == CARRIED
+
+
+def test_a_channel_from_the_depth_zooms_and_another_turns() -> None:
+    torch.manual_seed(0)
+    unet = scratch.fresh_networks()["unet"]
+    places = (torch.arange(16) - 7.5) * scratch.POSITION_SLOPE
+    picture = torch.zeros(1, 100, 2, 16, 16)
+    picture[:, :96] = torch.randn(1, 96, 1, 16, 16)
+    picture[:, 96], picture[:, 97] = places[:, None], places
+    sample = torch.cat([torch.randn_like(picture), picture], dim=1)
+    y, x = torch.meshgrid(places, places, indexing="ij")
+    gates = unet.up[-1].units[-2].residual.temporal.convs[3].bias
+
+    def answered(**biases: float) -> torch.Tensor:
+        """Displacements on the second frame, (2, 16, 16)."""
+        with torch.no_grad():
+            gates[0], gates[1] = biases.get("zoom", 0.0), biases.get("turn", 0.0)
+            context = torch.randn(1, 24, 64), torch.randn(1, 2, 4, 64)
+            return unet(sample, torch.tensor([999]), *context, torch.tensor([12.0]))[0, 98:, 1]
+
+    assert answered().abs().max() < 0.3
+    for settings, field in (({"zoom": 3.0}, torch.stack([x, y])), ({"turn": 3.0}, torch.stack([y, -x]))):
+        for sign in (1, -1):
+            found = answered(**{name: sign * value for name, value in settings.items()})
+            alike = torch.nn.functional.cosine_similarity(found.flatten(), sign * field.flatten(), dim=0)
+            assert alike > 0.8
+            assert found.abs().max() > 0.5
 
 
 def test_a_network_without_room_for_the_stream_is_refused() -> None:

@@ -133,7 +133,8 @@ def activation_bytes(
 
 def _itemsize(name: Component, network: nn.Module, dtype: torch.dtype | None) -> int:
     """Bytes of a number in a network at work; an autoencoder in float16 works in float32."""
-    own = next(parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    own = next(kinds, torch.float32)
     works_in = dtype_for(name, dtype or own)
     assert works_in is not None
     return works_in.itemsize

@@ -16,6 +16,7 @@ from typing import Any
 from accelerate import init_empty_weights
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModel
 
@@ -30,18 +31,20 @@ from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.pipeline.absent import AbsentTextEncoder
 from dynamicrafter.presets import Preset, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 SCHEDULER = "scheduler"
 CLASSES: dict[str, tuple[type[Any], ...]] = {
-    "vae": (AutoencoderKL, PatchAutoencoder, ToonAutoencoder),
+    "vae": (AutoencoderKL, AutoencoderTiny, PatchAutoencoder, ToonAutoencoder),
     "text_encoder": (CLIPTextModel,),
     "image_encoder": (CLIPVisionModel,),
     "image_projector": (ImageProjector,),
     "unet": (DynamiCrafterUNet,),
     SCHEDULER: (DynamiCrafterScheduler,),
 }
+OPTIONAL = OF_PICTURES | {"text_encoder"}  # components that a pipeline may be without
 # Settings by which transformers and diffusers come to run or read something else than the network and its weights.
 _LEAD_ASTRAY = ("attn_implementation", "auto_map", "kernel", "quantization_config", "transformers_weights")
 _ADAPTER = "adapter_config.json"  # transformers would load the model that it names, from the hub if need be
@@ -89,7 +92,11 @@ def empty_networks(folder: Path) -> dict[Component, Any]:
         CheckpointError: other classes than ours, or settings that no network can be built from.
     """
     kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
-    return {name: _build(kinds[name], folder / name).to("meta").eval() for name in COMPONENTS if name in kinds}
+    networks: dict[Component, Any] = {
+        name: _build(kinds[name], folder / name).to("meta").eval() for name in COMPONENTS if name in kinds
+    }
+    networks.setdefault("text_encoder", AbsentTextEncoder(networks["unet"].config["cross_attention_dim"]))
+    return networks
 
 
 def empty_components(folder: Path, *, dtype: Dtypes) -> dict[str, Any]:
@@ -104,7 +111,7 @@ def empty_components(folder: Path, *, dtype: Dtypes) -> dict[str, Any]:
     for name, network in components.items():
         nn.Module.to(network, dtype_for(name, dtype))
     scheduler = DynamiCrafterScheduler.from_pretrained(folder, subfolder=SCHEDULER)
-    absent = dict.fromkeys(OF_PICTURES - kinds.keys())
+    absent = dict.fromkeys(OPTIONAL - kinds.keys())
     return components | absent | {SCHEDULER: scheduler, "preset": asdict(read_preset(folder))}
 
 
@@ -128,8 +135,8 @@ def inspect_folder(folder: Path) -> Inspection:
         CheckpointError: what `check_folder` refuses.
     """
     check_folder(folder)
-    parts = []
     kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
+    parts = []
     for name in COMPONENTS:
         infos = []
         for file in _weights(folder / name, None) if name in kinds else ():
@@ -156,7 +163,7 @@ def _check_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type[Any
     found: dict[str, type[Any]] = {}
     for name, kinds in CLASSES.items():
         entry = named.pop(name, None)
-        if name in OF_PICTURES and entry == _ABSENT:  # of a model that makes clips from text alone
+        if name in OPTIONAL and entry == _ABSENT:
             continue
         kind = next((kind for kind in kinds if [_library(kind), kind.__name__] == entry), None)
         if kind is None:

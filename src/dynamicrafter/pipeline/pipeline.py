@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
@@ -39,14 +40,17 @@ from dynamicrafter.pipeline.inputs import (
     OUTPUT_TYPES,
     OutputType,
     Pictures,
+    as_dtypes,
     as_motion,
     as_pixels,
     as_prompts,
+    callback_inputs,
     check_at_least_one,
-    check_callback_inputs,
     check_choice,
     check_embeds,
+    check_embeds_given,
     check_frames,
+    check_generators,
     check_pictures,
     count_videos,
 )
@@ -75,10 +79,8 @@ from dynamicrafter.pipeline.variations import (
 from dynamicrafter.presets import (
     NUM_FRAMES,
     WINDOW_STRIDE,
-    Preset,
     check_cache,
     check_frame_size,
-    preset_from_dict,
 )
 from dynamicrafter.samplers import Sampler, check_eta
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
@@ -96,23 +98,28 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
     """Animates pictures, or fills the time between two (arXiv:2310.12190).
 
     Args:
-        vae: autoencoder with encode and decode.
-        text_encoder, image_encoder: CLIP's towers; the text tower without its last layer.
+        vae: autoencoder with encode and decode; one that was made for the same latents, such as TAESD, is faster.
+        text_encoder, image_encoder: CLIP's towers; the text tower without its last layer, or None where embeddings
+            stand for all prompts.
         image_projector: image tokens to context tokens for each frame. It and the image encoder are None for a model
             that makes clips from text alone.
         unet: the denoiser.
         scheduler: noise schedule and sampler.
-        preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields.
+        preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields; None for that of the
+            pipeline which the UNet comes from.
+
+    Raises:
+        InputError: another scheduler than ours.
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->image_projector->unet->vae"
-    _optional_components = ["image_encoder", "image_projector"]  # noqa: RUF012 diffusers declares it so
-    _callback_tensor_inputs = ("latents", "denoised")
+    _optional_components = ["text_encoder", "image_encoder", "image_projector"]  # noqa: RUF012 diffusers declares it so
+    _callback_tensor_inputs = ("latents", "denoised", "prompt_embeds", "negative_prompt_embeds")
 
     def __init__(
         self,
-        vae: AutoencoderKL | PatchAutoencoder | ToonAutoencoder,
-        text_encoder: CLIPTextModel,
+        vae: AutoencoderKL | AutoencoderTiny | PatchAutoencoder | ToonAutoencoder,
+        text_encoder: CLIPTextModel | None,
         image_encoder: CLIPVisionModel | None,
         image_projector: ImageProjector | None,
         unet: DynamiCrafterUNet,
@@ -128,10 +135,9 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             unet=unet,
             scheduler=scheduler,
         )
-        self.register_to_config(preset=preset)
+        self.register_to_config(preset=self._hand_on_preset(unet, preset))
         self.offloader = Offloader()
         self.sketch_encoder: SketchEncoder | None = None  # beside the components, as it has a file of its own
-        self._interrupt = False
 
     @classmethod
     # pyrefly: ignore [bad-override-param-name]
@@ -139,8 +145,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         cls,
         name: str | Path,
         *,
-        dtype: Dtypes = None,
-        torch_dtype: Dtypes = None,
+        dtype: str | Dtypes = None,
+        torch_dtype: str | Dtypes = None,
         download: bool = False,
         lazy: bool = False,
         **options: Any,
@@ -150,8 +156,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         Args:
             name: a preset ("512"), a folder that `save_pretrained` wrote, a checkpoint file, a repository of either on
                 the hub, or "seeded:tiny" and the like.
-            dtype: of the parameters; a dictionary goes by component, with an optional "default"; None keeps a file's
-                own, and stands for float32 with a folder, as in diffusers.
+            dtype: of the parameters, or its name; a dictionary goes by component, with an optional "default"; None
+                keeps a file's own, and stands for float32 with a folder, as in diffusers.
             torch_dtype: the same, by the name that diffusers used before.
             download: fetch what is not on this machine.
             lazy: read each network's weights when they are first needed; `apply_plan` then names the device, not `to`.
@@ -162,7 +168,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             InputError: an option that the model doesn't know, or brings itself.
             CheckpointError: unreadable or misfitting weights.
         """
-        dtype = torch_dtype if dtype is None else dtype
+        dtype = as_dtypes(torch_dtype if dtype is None else dtype)
         if str(name).startswith(SEEDED):
             check_options(str(name), options, known=())
             return cls._with_origin(*seeded_components(str(name), dtype=dtype, lazy=lazy))
@@ -195,8 +201,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         path: str | Path,
         *,
         preset: str | None = None,
-        dtype: Dtypes = None,
-        torch_dtype: Dtypes = None,
+        dtype: str | Dtypes = None,
+        torch_dtype: str | Dtypes = None,
         encoders: str | Path | None = None,
         download: bool = False,
         lazy: bool = False,
@@ -214,7 +220,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         Raises:
             CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
         """
-        dtype = torch_dtype if dtype is None else dtype
+        dtype = as_dtypes(torch_dtype if dtype is None else dtype)
         components = file_components(
             Path(path), preset=preset, dtype=dtype, encoders=encoders, download=download, lazy=lazy
         )
@@ -239,16 +245,6 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         with self._plain_unet():
             self.unet.check_savable()
             super().save_pretrained(save_directory, *args, **options)
-
-    @property
-    def preset(self) -> Preset:
-        """What the checkpoint was made for: size, motion number, default sampling."""
-        return preset_from_dict(self.config["preset"])
-
-    @property
-    def interrupt(self) -> bool:
-        """Set `_interrupt` from a callback to end sampling after the step; what there is gets decoded."""
-        return self._interrupt
 
     @one_run_at_a_time
     @in_full_float32
@@ -324,7 +320,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             motion: the preset's motion number: a frame stride or frames per second.
             generator: one for everything, or one for each video, which then depends on neither place nor batch.
             latents: (b, 4, f, h/8, w/8), noise to start from instead of the generator's.
-            prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts.
+            prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts; needed where there is no text
+                encoder.
             deterministic_image_latents: condition on the posterior's mean instead of a sample of it.
             pin_first_frame: hold the first frame to `image` at every step, and the last to `last_image` if given.
             start_step: of the 1000 training timesteps how many, from the quietest, the steps are spread over; fewer let
@@ -343,9 +340,11 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             decode_chunk_size: frames decoded at a time.
             output_type: "pil" (a list of PIL images for each video), "np" (b, f, h, w, 3) in [0, 1], "pt"
                 (b, f, 3, h, w) in [0, 1], "uint8" (b, f, h, w, 3), or "latent" (b, 4, f, h/8, w/8).
-            callback_on_step_end: called as (pipeline, step, timestep, tensors); may return tensors to go on with.
-            callback_on_step_end_tensor_inputs: what it gets: "latents", to go on with, and "denoised", what the step
-                took for the clean clip; both (b, 4, f, h/8, w/8).
+            callback_on_step_end: called as (pipeline, step, timestep, tensors); may return {"latents": …} to go on
+                with, and set `pipeline._guidance_scale` or `pipeline._interrupt`.
+            callback_on_step_end_tensor_inputs: what it gets: "latents"; "denoised", what the step took for the clean
+                clip; both (b, 4, f, h/8, w/8); "prompt_embeds", "negative_prompt_embeds". An object of diffusers'
+                `PipelineCallback` names its own.
 
         Raises:
             InputError: an argument breaks its rule.
@@ -368,7 +367,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_at_least_one("decode_chunk_size", 1 if decode_chunk_size is None else decode_chunk_size)
         check_choice("output_type", output_type, OUTPUT_TYPES)
         check_choice("guidance_batching", guidance_batching, BATCHINGS)
-        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        tensor_inputs = callback_inputs(
+            callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
+        check_generators(generator)
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
         sampler = preset.sampler if sampler is None else sampler
@@ -376,9 +378,10 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_eta(eta, sampler)
         check_cache(cache)
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale, interval=guidance_interval)
+        if self.text_encoder is None:
+            check_embeds_given(prompt_embeds, negative_prompt_embeds, guided=set(plan.passes) != {"conditional"})
         self.scheduler.set_timesteps(steps, sampler=sampler, start_step=start_step)
         self._interrupt = False
-        self._guidance_scale = guidance
 
         first = None if image is None else as_pixels(image, height=height, width=width, fit=fit)
         last = (
@@ -405,13 +408,13 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         image_latents, pinned = self._latents_of(
             ends, num_frames, generator, deterministic=deterministic_image_latents, pin=pin_first_frame
         )
-        texts = {"conditional": each(self._embeds(prompt, prompt_embeds, count, "prompt"))}
+        embeds = {"prompt_embeds": each(self._embeds(prompt, prompt_embeds, count, "prompt"))}
 
         def negative() -> Tensor:
-            if "unconditional" not in texts:
-                embeds = self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")
-                texts["unconditional"] = texts["image"] = each(embeds)
-            return texts["unconditional"]
+            if "negative_prompt_embeds" not in embeds:
+                made = self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")
+                embeds["negative_prompt_embeds"] = each(made)
+            return embeds["negative_prompt_embeds"]
 
         image_context = None if first is None else each(self.encode_image(first, num_frames, windows))
         changing = None
@@ -420,7 +423,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         apart = changing is not None or sketches is not None
         contexts = self.prepare_contexts(
             plan.passes,
-            text=texts["conditional"],
+            text=embeds["prompt_embeds"],
             text_by_frame=None if changing is None else changing.by_frame,
             negative_text=negative,
             image=image_context,
@@ -432,6 +435,9 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         guide = None
         if sketches is not None:
             drawn = read_sketches(sketches, num_frames=num_frames, height=height, width=width, fit=fit)
+            texts = {"conditional": embeds["prompt_embeds"]}
+            if "negative_prompt_embeds" in embeds:
+                texts["unconditional"] = texts["image"] = embeds["negative_prompt_embeds"]
             guide = sketch_guide(self, drawn, texts, scale=sketch_scale)
         variations = Variations(
             dilation=dilation_for(self, size=(height, width)) if larger else None,
@@ -452,7 +458,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             shuffled=shuffled,
             variations=variations,
             on_step_end=callback_on_step_end,
-            tensor_inputs=callback_on_step_end_tensor_inputs,
+            tensor_inputs=tensor_inputs,
+            shown=embeds,
         )
         frames: Frames = clean
         if output_type != "latent":
@@ -479,6 +486,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             return self.encode_prompt(as_prompts(prompt, count=count, name=name))
         if prompt is not None:
             raise InputError(f"{name} and {name}_embeds exclude each other; leave one out.")
-        shape = self.text_encoder.config.max_position_embeddings, self.unet.config["cross_attention_dim"]
-        check_embeds(f"{name}_embeds", embeds, count=count, length=shape[0], width=shape[1])
+        length = embeds.shape[1] if self.text_encoder is None else self.text_encoder.config.max_position_embeddings
+        width = self.unet.config["cross_attention_dim"]
+        check_embeds(f"{name}_embeds", embeds, count=count, length=length, width=width)
         return embeds.to(self._execution_device)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from einops import repeat
 from torch import Generator, Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
@@ -32,7 +31,10 @@ from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.models.windows import TimeWindows
+from dynamicrafter.pipeline.absent import AbsentTextEncoder
 from dynamicrafter.pipeline.autoencoder import decode_frames, decode_toon, encode_pictures
+from dynamicrafter.pipeline.base import PipelineBase
+from dynamicrafter.pipeline.inputs import changed_latents
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, spread_context
 from dynamicrafter.pipeline.passes import PassContexts, RunMemory, project_passes
 from dynamicrafter.pipeline.pinning import PinnedFrames
@@ -47,26 +49,26 @@ logger = logging.getLogger(__name__)
 Generators = Generator | Sequence[Generator] | None
 Batching = Literal["auto", "together", "separate"]
 BATCHINGS: tuple[Batching, ...] = ("auto", "together", "separate")
-OnStepEnd = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+OnStepEnd = Callable[[Any, int, int, dict[str, Any]], dict[str, Any] | None]
 
 
-class PipelineSteps(DiffusionPipeline):
+class PipelineSteps(PipelineBase):
     """The methods behind `DynamiCrafterPipeline`'s call, over its registered components."""
 
     vae: Autoencoder
-    text_encoder: CLIPTextModel
+    text_encoder: CLIPTextModel | None
     image_encoder: CLIPVisionModel | None
     image_projector: ImageProjector | None
     unet: DynamiCrafterUNet
     scheduler: DynamiCrafterScheduler
     offloader: Offloader
-    _interrupt: bool
-    _guidance_scale: float | None = None  # of the run; a callback may set another
 
     @property
     def networks(self) -> Networks:
-        """The networks by component, those that the model has."""
-        return {name: part for name in COMPONENTS if (part := getattr(self, name)) is not None}
+        """The networks by component, those that the model has; something without weights for a text encoder's lack."""
+        found = {name: part for name in COMPONENTS if (part := getattr(self, name)) is not None}
+        found.setdefault("text_encoder", AbsentTextEncoder(self.unet.config["cross_attention_dim"]))
+        return found
 
     @property
     def _execution_device(self) -> torch.device:
@@ -82,7 +84,7 @@ class PipelineSteps(DiffusionPipeline):
 
     def onload(self, *names: Component) -> None:
         """Have these networks on the device, with their weights read; each step calls it for its own."""
-        self.offloader.onload(self.networks, *names)
+        self.offloader.onload(self.networks, *(name for name in names if getattr(self, name) is not None))
 
     def plan_memory(
         self,
@@ -133,7 +135,14 @@ class PipelineSteps(DiffusionPipeline):
         """Text context of prompts, (b, 77, c); what exceeds 75 tokens is cut, with a warning that shows it.
 
         A text encoder that was made for fewer than 77 tokens gets and gives as many as that.
+
+        Raises:
+            InputError: the pipeline has no text encoder.
         """
+        if self.text_encoder is None:
+            raise InputError(
+                "prompt can't be encoded, as this pipeline has no text_encoder; pass prompt_embeds instead."
+            )
         length = self.text_encoder.config.max_position_embeddings
         tokens = tokenize(prompts, length=length)
         for rest in dict.fromkeys(tokens.cut):
@@ -304,6 +313,7 @@ class PipelineSteps(DiffusionPipeline):
         variations: Variations = USUAL,
         on_step_end: OnStepEnd | None = None,
         tensor_inputs: Sequence[str] = ("latents",),
+        shown: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Walk the scheduler's timesteps from noise to clean latents, by the sampler that was chosen with them.
 
@@ -317,6 +327,7 @@ class PipelineSteps(DiffusionPipeline):
             pinned: frames that are known, and held to that.
             variations: how steps differ from the usual ones.
             on_step_end, tensor_inputs: as in `__call__`.
+            shown: more tensors that `on_step_end` may ask for, and must leave as they are.
 
         Returns:
             (b, 4, f, h, w), float32.
@@ -324,7 +335,8 @@ class PipelineSteps(DiffusionPipeline):
         motion = motion.to(latents.device)
         if pinned is not None:
             latents = pinned.begin(latents, self.scheduler)
-        memory, begun, scale = RunMemory(cache), plan, self._guidance_scale
+        memory = RunMemory(cache)
+        self._plan, self._guidance_scale, self._num_timesteps = plan, plan.guidance, len(self.scheduler.timesteps)
         contexts = contexts.separate() if cache > 0 else contexts
         with self.progress_bar(total=len(self.scheduler.timesteps)) as bar:
             for index, timestep in enumerate(self.scheduler.timesteps.tolist()):
@@ -332,7 +344,7 @@ class PipelineSteps(DiffusionPipeline):
                 noise = self._step_noise(latents, index, eta, generator, shuffled, step_noise)
                 sample = latents if image_latents is None else torch.cat([latents, image_latents], dim=1)
                 sample = sample.to(self.unet.dtype)
-                outputs, quieter, now = None, None, plan.at(timestep)
+                outputs, quieter, now = None, None, self._plan_now().at(timestep)
                 step = partial(
                     variations.run_step, self.unet, sample, timestep, motion, step=index, latents=latents, memory=memory
                 )
@@ -352,12 +364,9 @@ class PipelineSteps(DiffusionPipeline):
                     guided, timestep, latents, eta=eta, noise=noise, return_dict=False
                 )
                 if on_step_end is not None:
-                    tensors = {"latents": latents, "denoised": denoised}
-                    changed = on_step_end(self, index, timestep, {name: tensors[name] for name in tensor_inputs})
-                    latents = (changed or {}).get("latents", latents)
-                    if self._guidance_scale != scale and self._guidance_scale is not None:
-                        scale = self._guidance_scale
-                        plan = begun.rescaled_to(scale)
+                    tensors = {"latents": latents, "denoised": denoised, **(shown or {})}
+                    changed = on_step_end(self, index, timestep, {name: tensors.get(name) for name in tensor_inputs})
+                    latents = changed_latents(changed or {}, latents, shown or {})
                 bar.update()
                 if self._interrupt:
                     break

@@ -29,7 +29,13 @@ from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.text.tokenizer import tokenize
 from dynamicrafter.training.config import Stage, TrainConfig, stage_start
 from dynamicrafter.training.patch_autoencoder import fit_autoencoder
-from dynamicrafter.training.still_clip import DISPLACEMENTS, start_as_still_clip, start_with_clock
+from dynamicrafter.training.still_clip import (
+    DISPLACEMENTS,
+    quieten_content,
+    start_as_still_clip,
+    start_with_clock,
+    start_with_products,
+)
 
 AUTOENCODER = "autoencoder"  # its folder in the run's
 COMPONENTS = 96  # of the 192 that a patch has
@@ -70,6 +76,8 @@ def fresh_networks() -> dict[str, Any]:
         max_frames=NUM_FRAMES,
     )
     start_as_still_clip(unet)
+    start_with_products(unet)
+    quieten_content(unet)
     projector = ImageProjector(
         image_width=_IMAGE_WIDTH,
         width=64,

@@ -19,13 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.models.blocks import UNetBlock, Unit
+from dynamicrafter.models.blocks import TemporalConvolution, UNetBlock, Unit
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 
 _CONSTANT = 31.75
 _STRAIGHT = 12.0  # SiLU is a line to 2 % for what is up to 8 below
 _GAIN = 2.0  # of displacements: how far a step of the layers before reaches
+_NEAR = 0.35  # of the place in products, which reaches 3.75 at the borders of 128 pixels
+_REACH = 0.25  # of products
+_HUSHED = 0.15
 _QUIET = 0.5  # of layers that write on a residual stream
 DISPLACEMENTS = 2  # channels
 
@@ -93,6 +96,59 @@ def start_as_still_clip(unet: DynamiCrafterUNet) -> None:
     _write_stream(unet, places)
     _carry_stream(unet, places)
     _read_stream(unet, places)
+
+
+@torch.no_grad()
+def start_with_products(unet: DynamiCrafterUNet) -> None:
+    """Let the last unit multiply two channels that reach it from the depth with the place in the frame.
+
+    A zoom displaces by a share of the place, (g·x, g·y), and a turn by (g·y, −g·x), with a g that is the same all over
+    the frame. So what the depth has to learn for them is no harder than a pan. A product is a sum of SiLUs, for
+    silu(a) + silu(−a) = a·tanh(a/2), about a²/2, and (g + x)² − (g − x)² = 4·g·x. Call after `start_as_still_clip`.
+    """
+    places, residual = layout(unet), _last_unit(unet).residual
+    base = unet.config["block_out_channels"][0]
+    below = residual.conv1.in_channels - base
+    row, column = (int(place) + below for place in places.carried[-2:])
+    zoom, turn = 0, 1  # channels from the depth
+    gates = torch.tensor([zoom, turn])
+    above = cast("UNetBlock", unet.up[-1]).each_unit()[-2].residual
+    for layer in (above.conv2, above.temporal.convs[3], above.shortcut):
+        for parameter in layer.parameters():
+            parameter[gates] = 0  # nothing is multiplied at first
+    for channel in (row, column, zoom, turn):
+        residual.norm1.bias[channel] = _STRAIGHT
+        residual.conv1.weight[:, channel] = 0
+    products = ((zoom, column, 0, 1.0), (zoom, row, 1, 1.0), (turn, row, 0, 1.0), (turn, column, 1, -1.0))
+    for number, (gate, place, displacement, sign) in enumerate(products):
+        for term, (by_gate, by_place) in enumerate(((1, 1), (-1, -1), (1, -1), (-1, 1))):
+            unit = base - 16 + 4 * number + term
+            residual.conv1.weight[unit] = 0
+            residual.conv1.weight[unit, gate, 1, 1] = by_gate
+            residual.conv1.weight[unit, place, 1, 1] = by_place * _NEAR
+            _bias(residual.conv1)[unit] = -_STRAIGHT * (by_gate + by_place * _NEAR)
+            residual.embedding.weight[unit] = 0
+            residual.embedding.bias[unit] = 0
+            reach = sign * _REACH * (1 if term < 2 else -1)
+            plus, minus = places.shown[2 * displacement : 2 * displacement + 2]
+            residual.conv2.weight[plus, unit], residual.conv2.weight[minus, unit] = 0, 0
+            residual.conv2.weight[plus, unit, 1, 1], residual.conv2.weight[minus, unit, 1, 1] = reach, -reach
+
+
+@torch.no_grad()
+def quieten_content(unet: DynamiCrafterUNet) -> None:
+    """Let the depth hear more of places and of what is displaced than of what the picture shows.
+
+    A hundred channels of picture and noise, of which no camera's motion depends, would drown them.
+    """
+    places, latents = layout(unet), unet.config["out_channels"]
+    content = places.carried[:-DISPLACEMENTS]
+    entrance = cast("UNetBlock", unet.down[0])
+    for layer in (entrance.each_unit()[0].residual.conv1, entrance.resize):
+        assert isinstance(layer, nn.Conv2d)
+        layer.weight[:, content] *= _HUSHED
+    heard = torch.cat([torch.arange(len(content) + 2), latents + torch.arange(len(content))])
+    unet.conv_in.weight[places.free[:, None], heard] *= _HUSHED
 
 
 def keep_carrying(unet: DynamiCrafterUNet) -> None:
