@@ -113,6 +113,7 @@ def start_with_products(unet: DynamiCrafterUNet) -> None:
     zoom, turn = 0, 1  # channels from the depth
     gates = torch.tensor([zoom, turn])
     above = cast("UNetBlock", unet.up[-1]).each_unit()[-2].residual
+    assert above.temporal is not None
     for layer in (above.conv2, above.temporal.convs[3], above.shortcut):
         for parameter in layer.parameters():
             parameter[gates] = 0  # nothing is multiplied at first
