@@ -186,10 +186,10 @@ class MakeCommand(Subject):
                     f'{name} is missing; name it: dynamicrafter {self.mode} {usage} "PROMPT", or repeat a clip with '
                     f"--like CLIP."
                 )
-        last = self.pictures[-1]
-        if len(self.pictures) == 2 and not _names_picture(str(last)) and not Path(str(last)).exists():
+        last = str(self.pictures[-1]) if len(self.pictures) == 2 else None
+        if last is not None and not _names_picture(last) and not Path(last).exists():
             raise InputError(
-                f"{self.mode} needs two pictures, and {str(last)!r} is none; name the second before the prompt."
+                f"{self.mode} needs two pictures, and {last!r} is none; name the second before the prompt."
             )
         spec = ClipSpec(
             pictures=tuple(str(picture) for picture in self.pictures),
