@@ -8,7 +8,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.schema import Choice
 
 Mode = str  # a key of MODES
-ANIMATE, INTERPOLATE, LOOP = "animate", "interpolate", "loop"
+ANIMATE, INTERPOLATE, LOOP, TEXT = "animate", "interpolate", "loop", "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class ModeEntry:
     @property
     def picture_names(self) -> tuple[str, ...]:
         """How messages call the pictures that must be given."""
-        return ("image",) if self.pictures[0] == 1 else ("first", "last")
+        return ((), ("image",), ("first", "last"))[self.pictures[0]]
 
 
 MODES: dict[Mode, ModeEntry] = {
@@ -63,6 +63,12 @@ MODES: dict[Mode, ModeEntry] = {
             pictures=(1, 1),
             ends_on_picture=True,
             returns=True,
+        ),
+        ModeEntry(
+            name=TEXT,
+            summary="make a video of a prompt alone",
+            promise="A sentence alone becomes a clip.",
+            pictures=(0, 0),
         ),
     )
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, Mode
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode
 from dynamicrafter.samplers import DDIM, UNIPC, Sampler, get_sampler
 from dynamicrafter.schema import Choice, OptionError, Range, Timesteps, read_fields
 
@@ -19,6 +19,14 @@ Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["uniform", "uniform_trailing"]
 Quality = str  # a key of QUALITIES
 PresetName = str  # of a row of the table
+NetworkName = Literal[
+    "dynamicrafter",
+    "tooncrafter",
+    "videocrafter1_image",
+    "videocrafter1_text",
+    "videocrafter1_text_fps",
+    "videocrafter2_text",
+]
 
 NUM_TRAIN_TIMESTEPS = 1000
 EVERY_TIMESTEP = (0, NUM_TRAIN_TIMESTEPS - 1)
@@ -97,6 +105,8 @@ class Preset:
     eta: float = 1.0
     guidance: float = 7.5
     sampler: Sampler = DDIM
+    network: NetworkName = "dynamicrafter"  # see `architectures.NETWORKS`
+    ends_clean: bool = False  # whether DDIM's last step undoes the latent rescale
 
     def __post_init__(self) -> None:
         read_fields(self)
@@ -109,6 +119,16 @@ class Preset:
         """The share of fresh noise where none is asked for: DDIM's as published, and what the others were made for."""
         eta = get_sampler(sampler).eta
         return self.eta if eta is None else eta
+
+    def check_mode(self, mode: Mode) -> None:
+        """Raises InputError where the networks can't make clips in a mode, trained for it or not."""
+        strict = self.network != "dynamicrafter" or mode == TEXT
+        if strict and mode not in self.modes:
+            able = [preset.called for preset in every_preset() if mode in preset.modes]
+            raise InputError(
+                f"mode must be {' or '.join(self.modes)} with preset {self.name}, got {mode}; for that take "
+                f"{' or '.join(able)}."
+            )
 
     @property
     def interpolates(self) -> bool:
@@ -185,6 +205,94 @@ PRESETS: dict[str, Preset] = {
             modes=(INTERPOLATE, LOOP),
             repo="Doubiiu/DynamiCrafter_512_Interp",
             aliases=("interp", "512-interp"),
+        ),
+        Preset(
+            name="toon",
+            height=320,
+            width=512,
+            prediction="v_prediction",
+            zero_terminal_snr=True,
+            base_scale=0.7,
+            spacing="uniform_trailing",
+            guidance_rescale=0.7,
+            motion=MotionControl(unit="frames per second", default=10, calm=30, lively=5),
+            learned_image_scale=False,
+            modes=(INTERPOLATE, LOOP),
+            repo="Doubiiu/ToonCrafter",
+            aliases=("tooncrafter",),
+            network="tooncrafter",
+        ),
+        Preset(
+            name="vc1_text_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=None,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(TEXT,),
+            repo="VideoCrafter/Text2Video-512",
+            aliases=("vc1",),
+            guidance=12.0,
+            network="videocrafter1_text",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc1_text_1024",
+            height=576,
+            width=1024,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.3,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(TEXT,),
+            repo="VideoCrafter/Text2Video-1024",
+            aliases=("vc1-1024",),
+            guidance=12.0,
+            network="videocrafter1_text_fps",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc2_text_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.7,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(TEXT,),
+            repo="VideoCrafter/VideoCrafter2",
+            aliases=("vc2",),
+            guidance=12.0,
+            network="videocrafter2_text",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc1_image_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.7,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=8, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(ANIMATE,),
+            repo="VideoCrafter/Image2Video-512",
+            aliases=("vc1-image",),
+            guidance=12.0,
+            network="videocrafter1_image",
+            ends_clean=True,
         ),
     )
 }

@@ -150,7 +150,6 @@ def test_forged_entries_end_in_one_line(cli, clip, lora):
         (["--lora", ""], "lora must not be empty; name a .safetensors file of adapters."),
         (["--lora", "photo.png"], "photo.png can't be read as adapters"),
         (["--lora", "strange.safetensors"], "holds conv.weight, where adapters of a DynamiCrafter UNet are expected."),
-        (["--lora", "none", "--lora", "mine.safetensors"], "lora none is not there"),
     ],
 )
 def test_what_can_be_seen_to_be_wrong_ends_in_one_line_before_a_model_is_loaded(

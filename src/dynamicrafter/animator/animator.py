@@ -17,12 +17,13 @@ from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
 from dynamicrafter.animator.memory import clip_needs
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
+from dynamicrafter.kernels.compilation import check_compiler
 from dynamicrafter.memory.advice import ClipNeeds, is_out_of_memory, remedy
 from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memory, total_memory
 from dynamicrafter.memory.malloc import trim_heap
 from dynamicrafter.memory.offload import free_cached_memory
 from dynamicrafter.memory.plan import INEXACT, SHARE, MemoryPlan
-from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, Mode, get_mode
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode, get_mode
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.pipeline.lora import lora_file
 from dynamicrafter.presets import Preset
@@ -79,6 +80,7 @@ class Animator:
         download: bool = False,
         lora: LoraLike | Iterable[LoraLike] = (),
         memory: str | None = None,
+        compile: bool = False,  # noqa: A002 PyTorch's word
     ) -> Animator:
         """Load a model by name, folder or file and put it on a device.
 
@@ -93,9 +95,11 @@ class Animator:
             lora: adapters to put on it, as `load_lora` takes them: one, or several.
             memory: the most that a run may take, such as 8GB; what doesn't fit is made to (docs/memory.md). None for
                 all that the device has.
+            compile: make one graph of the UNet with PyTorch's compiler (docs/speed.md). The first step at each size
+                then takes minutes, and less where PyTorch's cache on disk knows it.
 
         Raises:
-            InputError: no such device or dtype, no such model, or weights or adapters that can't be used.
+            InputError: no such device or dtype, no compiler, no such model, or weights or adapters that can't be used.
         """
         return cls.load(
             model_spec(
@@ -107,6 +111,7 @@ class Animator:
                 download=download,
                 lora=lora,
                 memory=memory,
+                compile=compile,
             )
         )
 
@@ -115,6 +120,8 @@ class Animator:
         """Load a model; arguments as in `from_pretrained`, as one value."""
         spec = spec.chosen()
         target = choose_device(spec.device)
+        if spec.compile:
+            check_compiler(target)
         options: dict[str, Any] = {"dtype": choose_dtype(spec.dtype, target)}
         options |= {name: value for name in ("preset", "encoders") if (value := getattr(spec, name)) is not None}
         # With little memory, no more is read or moved than a run's plan asks for.
@@ -125,6 +132,9 @@ class Animator:
         animator = cls(pipeline, model=str(spec.name), model_hash=_hash_of(pipeline), device=target, memory=spec.memory)
         for adapter in spec.lora:
             animator.load_lora(adapter)
+        if spec.compile:
+            logger.info("The first step at each size compiles the UNet, which takes minutes.")
+            pipeline.unet.compile(dynamic=False)
         return animator
 
     def load_lora(self, lora: LoraLike) -> None:
@@ -202,6 +212,10 @@ class Animator:
             InputError: an unreadable picture, or an option that breaks its rule.
         """
         return self.run([clip_spec(ANIMATE, [image], prompt, **settings)])[0]
+
+    def generate(self, prompt: str, **settings: Any) -> Clip:
+        """Make a clip from words alone, with a model for that; settings as in `animate`."""
+        return self.run([clip_spec(TEXT, [], prompt, **settings)])[0]
 
     def interpolate(self, first: PictureLike, last: PictureLike, prompt: str = "", **settings: Any) -> Clip:
         """Fill the time between two pictures; arguments as in `animate`."""
@@ -298,7 +312,7 @@ class Animator:
         endings = [last.image for clip in clips if (last := clip.last_picture) is not None]
         (frames,) = self._run_within(
             self._needs(options, len(clips)),
-            [clip.pictures[0].image for clip in clips],
+            [clip.pictures[0].image for clip in clips if clip.pictures] or None,
             [clip.spec.prompts[0] for clip in clips],
             last_image=endings or None,
             negative_prompt=[clip.options.negative for clip in clips],
@@ -310,6 +324,7 @@ class Animator:
             window_stride=options.window_stride,
             num_inference_steps=options.steps,
             sampler=options.sampler,
+            start_step=options.start_step,
             guidance_scale=options.guidance,
             image_guidance_scale=options.separate_image_guidance,
             guidance_rescale=options.guidance_rescale,

@@ -41,9 +41,9 @@ class Clip:
         """Write the clip; it appears under its name only when complete.
 
         Args:
-            path: the extension chooses mp4, webm, gif, webp or npy; none, a folder of PNG pictures.
+            path: the extension chooses mp4, mov, webm, gif, webp or npy; none, a folder of PNG pictures.
             fps: another pace than the clip's own.
-            crf: quality of mp4 and webm, smaller is better and larger.
+            crf: quality of mp4, mov and webm, smaller is better and larger.
             format: overrules the extension.
 
         Raises:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dynamicrafter.architectures import (
     CLIP_PIXELS,
     LATENT_CHANNELS,
+    NETWORKS,
     TEXT_LENGTH,
     TEXT_VOCABULARY,
     VAE_SCALING,
@@ -85,7 +86,8 @@ def key_table(
         case "image_projector":
             rows = tables.PROJECTOR_ROWS
         case "vae":
-            rows = tables.vae_rows(len(architecture.vae["block_out_channels"]))
+            toon = NETWORKS[preset.network].decodes_with_pictures
+            rows = (tables.toon_rows if toon else tables.vae_rows)(len(architecture.vae["block_out_channels"]))
         case "text_encoder":
             rows = tables.TEXT_ROWS
         case "image_encoder":
@@ -163,14 +165,17 @@ def _unet(architecture: Architecture, preset: Preset) -> nn.Module:
 def _projector(architecture: Architecture, preset: Preset) -> nn.Module:
     from dynamicrafter.models.projector import ImageProjector
 
-    return ImageProjector(**architecture.projector)
+    return ImageProjector(**architecture.projector_config(preset))
 
 
 def _vae(architecture: Architecture, preset: Preset) -> nn.Module:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
+
     levels = len(architecture.vae["block_out_channels"])
-    return AutoencoderKL(
+    kind = ToonAutoencoder if NETWORKS[preset.network].decodes_with_pictures else AutoencoderKL
+    return kind(
         **architecture.vae,
         latent_channels=LATENT_CHANNELS,
         scaling_factor=VAE_SCALING,
@@ -214,3 +219,11 @@ _BUILDERS: dict[Component, Callable[[Architecture, Preset], nn.Module]] = {
     "image_encoder": _image_encoder,
 }
 COMPONENTS: tuple[Component, ...] = tuple(_BUILDERS)
+OF_PICTURES: frozenset[Component] = frozenset({"image_encoder", "image_projector"})
+
+
+def components_of(preset: Preset) -> tuple[Component, ...]:
+    """The networks that a preset's checkpoint has: all five, or those that make clips from text alone."""
+    if NETWORKS[preset.network].reads_image:
+        return COMPONENTS
+    return tuple(name for name in COMPONENTS if name not in OF_PICTURES)

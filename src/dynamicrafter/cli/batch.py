@@ -147,13 +147,19 @@ def _checked(command: BatchCommand, progress: Progress) -> tuple[ModelDescriptio
     job = command.job
     output = OutputOptions(format=job.format, fps=job.fps, crf=job.crf, samples=job.samples)
     defaults = Defaults(prompt=job.prompt, mode=job.mode, options=command.clip, output=output)
-    jobs = read_jobs(command.jobs, defaults, published_layout=job.published_layout)
+    problems: tuple[str, ...] = ()
+    try:
+        jobs = read_jobs(command.jobs, defaults, published_layout=job.published_layout)
+    except JobsError as error:
+        if not error.jobs:
+            raise
+        jobs, problems = list(error.jobs), error.problems
     progress.phase(f"Checking {len(jobs)} jobs…")
     with importing():
         from dynamicrafter.pipeline.describing import describe
     model = describe(command.model, modes={job.clip.mode for job in jobs})
     assert job.output is not None
-    checked, notes = check_jobs(command.jobs, jobs, job.output, model=model)
+    checked, notes = check_jobs(command.jobs, jobs, job.output, model=model, problems=problems)
     warn(notes)
     return model, checked
 

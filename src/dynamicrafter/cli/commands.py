@@ -14,7 +14,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.pictures import SUFFIXES
-from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, Mode, get_mode
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode, get_mode
 from dynamicrafter.schema import Unset
 from dynamicrafter.specs.clip import ClipSpec
 from dynamicrafter.specs.metadata import StoredClip
@@ -63,6 +63,33 @@ class Subject(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WordsAlone(Subject):
+    words: Annotated[str, Positional, arg(metavar="PROMPT"), Silent] = ""
+    """What is seen, and what happens."""
+    prompt: Annotated[str | None, Silent] = None
+    """The same as an option, for a prompt that begins with a dash."""
+
+    @property
+    def pictures(self) -> tuple[Path | None, ...]:
+        return ()
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return _prompt_of(self.words, self.prompt)
+
+
+def _prompt_of(words: str, option: str | None) -> tuple[str]:
+    """The prompt, from one of its two places.
+
+    Raises:
+        InputError: it stands in both.
+    """
+    if option is not None and words:
+        raise InputError(f"prompt must be given once, got {words!r} and --prompt {option!r}.")
+    return (option if option is not None else words,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnePicture(Subject):
     image: Annotated[Path | None, Positional, arg(metavar="IMAGE"), Silent] = None
     """The picture."""
@@ -77,9 +104,7 @@ class OnePicture(Subject):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        if self.prompt is not None and self.words:
-            raise InputError(f"prompt must be given once, got {self.words!r} and --prompt {self.prompt!r}.")
-        return (self.prompt if self.prompt is not None else self.words,)
+        return _prompt_of(self.words, self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +127,6 @@ class KeyPictures(Subject):
     @property
     def pictures(self) -> tuple[Path | None, ...]:
         typed = tuple(map(Path, self._words[0]))
-        if self.last is not None and not _names_picture(str(self.last)) and not self.last.exists():
-            raise InputError(
-                f"interpolate needs two pictures, and {str(self.last)!r} is none; name the second before the prompt."
-            )
         return (self.first, self.last, *typed, *self.stored[len(typed) :])
 
     @property
@@ -165,6 +186,11 @@ class MakeCommand(Subject):
                     f'{name} is missing; name it: dynamicrafter {self.mode} {usage} "PROMPT", or repeat a clip with '
                     f"--like CLIP."
                 )
+        last = self.pictures[-1]
+        if len(self.pictures) == 2 and not _names_picture(str(last)) and not Path(str(last)).exists():
+            raise InputError(
+                f"{self.mode} needs two pictures, and {str(last)!r} is none; name the second before the prompt."
+            )
         spec = ClipSpec(
             pictures=tuple(str(picture) for picture in self.pictures),
             prompts=self.prompts,
@@ -201,6 +227,13 @@ class LoopCommand(MakeCommand, OnePicture):
     """Make a video whose end runs into its beginning: dynamicrafter loop photo.jpg "waves roll in" -o waves.gif"""
 
     mode: ClassVar[Mode] = LOOP
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCommand(MakeCommand, WordsAlone):
+    """Make a video of a prompt alone: dynamicrafter text "a lighthouse in a storm" --model vc2 -o storm.mp4"""
+
+    mode: ClassVar[Mode] = TEXT
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,8 @@ def _describe(report: DataReport, command: CheckCommand) -> Iterator[str]:
         )
         yield f"  sizes        {_counts({f'{w}x{h}': n for (h, w), n in report.sizes.most_common()})}"
         yield f"  frames/s     {_counts({f'{rate:g}': n for rate, n in report.rates.most_common()})}"
+        if report.converted:
+            yield f"  converted    {_counts(dict(report.converted.most_common()))}; see docs/data.md"
         fits = {f"{stride}": n for stride, n in sorted(report.strides.items())}
         yield f"  stride       the largest that fits, up to {command.max_stride}: {_counts(fits)}"
 

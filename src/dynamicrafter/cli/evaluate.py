@@ -19,6 +19,7 @@ from dynamicrafter.cli.make import load_animator
 from dynamicrafter.errors import InputError
 from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
 from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, MODE, MODES
+from dynamicrafter.presets import BUNDLED
 from dynamicrafter.schema import Called, Range, Unset
 from dynamicrafter.specs.model import ModelSpec
 
@@ -142,7 +143,7 @@ def _check(command: EvaluateCommand) -> None:
         raise InputError("clips, kinds, steps and save go with --suite; leave them out, or pass --suite bundled.")
     if suite.suite is not None and (command.asked, command.judges) != (AskedFlags(), JudgeFlags()):
         raise InputError("a suite knows what it asks for; leave out what clips are held against or judged by.")
-    if suite.suite not in (None, "bundled"):
+    if suite.suite not in (None, BUNDLED.name):
         raise InputError(f"suite must be bundled, got {suite.suite!r}.")
     if suite.suite is None and command.model.lora:
         raise InputError("lora changes the clips of a --suite, and none that are there; leave it out.")

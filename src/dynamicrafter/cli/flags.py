@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
 from functools import cache
+from types import GenericAlias
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
@@ -100,8 +101,10 @@ def _hint(hint: Any, option: Option, full: bool) -> Any:
     if bare is bool:
         return Annotated[(bool, told, *kept, *hidden)]
     if isinstance(option.kind, Several):
-        one = Annotated[(Any, _spec(option, option.kind.kinds[0]))]
-        return UseAppendAction[Annotated[(tuple[one, ...], told, *kept, *hidden)]]
+        element, how = get_args(bare)[0], _spec(option, option.kind.kinds[0])
+        one: Any = Annotated[element, how]
+        several: Any = GenericAlias(tuple, (one, ...))
+        return UseAppendAction[Annotated[(several, told, *kept, *hidden)]]
     omitted = Positional in extras and (option.optional or option.default is not None)
     return Annotated[(Any, _spec(option, option.kind, omitted=omitted), told, *kept, *hidden)]
 

@@ -162,7 +162,7 @@ def _choose(asked: str | None, weights: _Weights) -> Preset:
 
 def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     from dynamicrafter.animator.memory import clip_needs
-    from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
+    from dynamicrafter.checkpoints.networks import build_empty, components_of
     from dynamicrafter.memory.advice import advise
     from dynamicrafter.memory.counting import estimate_run
     from dynamicrafter.memory.devices import choose_device, choose_dtype, total_memory
@@ -172,7 +172,7 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
 
     architecture = (weights.inspection.architecture if weights.inspection else None) or FULL
     if weights.folder is None:
-        networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+        networks = {name: build_empty(name, architecture, preset).to("meta") for name in components_of(preset)}
     else:
         networks = empty_networks(weights.folder)
     usual = architecture.size if weights.folder is None else None

@@ -63,6 +63,11 @@ _COMMANDS = {
         arguments="dynamicrafter.cli.commands:LoopCommand",
         work="dynamicrafter.cli.make:run",
     ),
+    "text": _SubCommand(
+        summary="make a video of a prompt alone",
+        arguments="dynamicrafter.cli.commands:TextCommand",
+        work="dynamicrafter.cli.make:run",
+    ),
     "story": _SubCommand(
         summary="make a film of shots and transitions that a file lists",
         arguments="dynamicrafter.cli.story:StoryCommand",

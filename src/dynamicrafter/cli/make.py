@@ -1,4 +1,4 @@
-"""`animate`, `interpolate` and `loop`: check everything that is cheap to check, then load, make and write."""
+"""`animate`, `interpolate`, `loop` and `text`: check everything that is cheap to check, then load, make and write."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dynamicrafter import hub
 from dynamicrafter.cli import plan
 from dynamicrafter.cli.commands import MakeCommand
 from dynamicrafter.cli.console import Progress, Stopped, hush_loading_bars, importing, time_in_words, warn
@@ -16,6 +17,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.hub.read_ahead import read_ahead
 from dynamicrafter.media.formats import find_format
 from dynamicrafter.media.video import check_output
+from dynamicrafter.presets import BUNDLED
 from dynamicrafter.specs.clip import CheckedClip, check_clip
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def run(command: MakeCommand) -> None:
     progress = Progress(quiet=command.output.quiet)
     spec = command.spec().loaded()
     paths = _check_outputs(command)
+    check_adapters(command.model)
     if command.output.dry_run:
         plan.show(spec, _chosen(command, progress))
         return
@@ -62,14 +65,26 @@ def run(command: MakeCommand) -> None:
         if not written:
             raise
         raise Stopped(f"stopped; {len(written)} of {len(paths)} takes were written") from None
+    finally:
+        progress.close()
+
+
+def check_adapters(model: ModelSpec) -> None:
+    """Raises InputError unless every file of --lora holds adapters."""
+    if model.lora:
+        from dynamicrafter.pipeline.lora import check_lora_file
+
+        for adapter in model.lora:
+            check_lora_file(adapter.path)
 
 
 def _chosen(command: MakeCommand, progress: Progress) -> ModelSpec:
     """The model with its name, which is told where it was not given."""
-    chosen = command.model.chosen((command.mode,))
     if command.model.name is None:
-        progress.phase(f"No --model given; using {chosen.words()}")
-    return chosen
+        local = hub.best_local(command.mode)
+        where = "the small model of the package" if local.preset == BUNDLED.name else local.path
+        progress.phase(f"No --model given; using {local.preset} ({where})")
+    return command.model.chosen((command.mode,))
 
 
 def describe_model(spec: ModelSpec, progress: Progress) -> ModelDescription:

@@ -42,8 +42,12 @@ class TrainFlags:
         Path | None, arg(aliases=["-o"], metavar="FOLDER", help_behavior_hint="(default: the recipe's name)")
     ] = None
     """Where checkpoints, losses and the model go; a run that is there goes on."""
+    photos: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """Pictures for from-scratch to move, beside the sample photos."""
     steps: Annotated[int | None, arg(help_behavior_hint=_RECIPES)] = None
     """How many steps to take."""
+    minutes: Annotated[float | None, arg(help_behavior_hint=_RECIPES)] = None
+    """How long to train, instead of how many steps."""
     lr: Annotated[float | None, arg(help_behavior_hint=_RECIPES)] = None
     """Learning rate."""
     optimizer: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_RECIPES)] = None
@@ -63,7 +67,7 @@ class TrainFlags:
     sharding: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_RECIPES)] = None
     """none, or fsdp2 to share weights, gradients and optimiser among the processes of a launch."""
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_RECIPES)] = None
-    """auto or cpu."""
+    """auto, cpu or cuda."""
     seed: Annotated[int | None, arg(help_behavior_hint=_RECIPES)] = None
     """Of all that chance decides."""
     workers: Annotated[int | None, arg(help_behavior_hint=_RECIPES)] = None
@@ -93,7 +97,7 @@ class TrainCommand:
     """Train a model on clips of one's own: dynamicrafter train lora-512 --data clips/
 
     Recipes: finetune-256, finetune-512, finetune-1024, finetune-interp, lora-512, lora-1024, lora-interp,
-    finetune-bundled, lora-bundled, from-scratch-tiny. The same command again goes on where a stopped run was.
+    finetune-bundled, lora-bundled, from-scratch. The same command again goes on where a stopped run was.
     """
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE", help_behavior_hint="")]
@@ -260,6 +264,7 @@ class _Progress:
                 leave=False,
             )
             return
+        self._bar.total = report.steps
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(report.step - self._bar.n)
 

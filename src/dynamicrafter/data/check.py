@@ -29,7 +29,7 @@ class Looked:
     """One clip as it was found.
 
     problem: why it would be passed over; else info, size (height, width) as shown and, where asked for, thumbnails,
-    uint8 (3, h, w, 3).
+    uint8 (3, h, w, 3). remarks: what its frames are converted from, such as HDR.
     """
 
     key: str
@@ -37,6 +37,7 @@ class Looked:
     info: ClipInfo | None = None
     size: tuple[int, int] = (0, 0)
     thumbnails: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class DataReport:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     rates: Counter[float] = field(default_factory=Counter)
     strides: Counter[int] = field(default_factory=Counter)
+    converted: Counter[str] = field(default_factory=Counter)
     sheet: list[tuple[str, np.ndarray]] = field(default_factory=list)
 
     @property
@@ -78,6 +80,7 @@ class DataReport:
             "frames": spread(self.frames),
             "sizes": {f"{width}x{height}": count for (height, width), count in self.sizes.most_common()},
             "frames_per_second": {f"{rate:g}": count for rate, count in self.rates.most_common()},
+            "converted": dict(self.converted.most_common()),
             "largest_stride": {str(stride): count for stride, count in sorted(self.strides.items())},
         }
 
@@ -166,11 +169,13 @@ def look_at(record: ClipRecord, config: DataConfig, *, pictured: bool = False) -
                 clip.pick([view], lambda pixels: (pixels.shape[:2], thumbnail(pixels) if pictured else None))[0]
                 for view in views
             ]
+            remarks = tuple(clip.remarks)
     except InputError as error:
         return Looked(key=record.key, problem=str(error).removeprefix(f"{record.path} "))
     pictures = [picture for _, picture in seen if picture is not None]
     height, width = seen[0][0]
-    return Looked(key=record.key, info=info, size=(height, width), thumbnails=np.stack(pictures) if pictures else None)
+    thumbnails = np.stack(pictures) if pictures else None
+    return Looked(key=record.key, info=info, size=(height, width), thumbnails=thumbnails, remarks=remarks)
 
 
 def _count(report: DataReport, record: ClipRecord, looked: Looked, config: DataConfig) -> None:
@@ -183,6 +188,7 @@ def _count(report: DataReport, record: ClipRecord, looked: Looked, config: DataC
     report.seconds.append(info.seconds)
     report.frames.append(info.num_frames)
     report.sizes[looked.size] += 1
+    report.converted.update(looked.remarks)
     report.rates[round(float(info.fps), 2)] += 1
     fits = (info.num_frames - 1) // max(config.num_frames - 1, 1)
     report.strides[min(fits, config.max_stride) if config.num_frames > 1 else config.max_stride] += 1

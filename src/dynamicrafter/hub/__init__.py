@@ -130,11 +130,21 @@ def best_local(mode: Mode) -> LocalModel:
 
     Raises:
         InputError: DYNAMICRAFTER_MODELS names no folder.
+        ModelNotFoundError: none is there, and the package's own was not made for that mode.
     """
     made_for_it = [preset for preset in PRESETS.values() if mode in preset.modes]
     largest_first = sorted(made_for_it, key=lambda preset: -preset.height * preset.width)
     found = (model for preset in largest_first if (model := find_local(preset.name)) is not None)
-    return next(found, None) or LocalModel(path=BUNDLED_FOLDER, kind="folder", preset=BUNDLED.name)
+    best = next(found, None)
+    if best is not None:
+        return best
+    if mode in BUNDLED.modes:
+        return LocalModel(path=BUNDLED_FOLDER, kind="folder", preset=BUNDLED.name)
+    names = [preset.called for preset in made_for_it]
+    raise ModelNotFoundError(
+        f"no model for mode {mode} is on this machine ({', '.join(names)}); fetch one: dynamicrafter download "
+        f"{names[0]}."
+    )
 
 
 def download(name: str, *, source: Literal["official", "pruned"] = "official") -> Path:

@@ -16,7 +16,7 @@ from dynamicrafter.presets import BUNDLED, every_preset
 MODELS_VARIABLE = "DYNAMICRAFTER_MODELS"
 PIPELINE_INDEX = "model_index.json"  # diffusers' table of a pipeline's components
 USUAL_FILES = ("model.ckpt", "model.safetensors")
-BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
+BUNDLED_FOLDER = Path(__file__).parents[1] / BUNDLED.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ RESULTS = "results.jsonl"
 
 
 def check_jobs(
-    source: Path, jobs: Sequence[Job], folder: Path, *, model: ModelDescription
+    source: Path, jobs: Sequence[Job], folder: Path, *, model: ModelDescription, problems: Sequence[str] = ()
 ) -> tuple[list[CheckedJob], list[str]]:
     """Check every job of a list.
 
@@ -25,6 +25,7 @@ def check_jobs(
         source: of the list, for messages.
         folder: the outputs'; need not exist yet.
         model: that is to make them; options are held against its preset.
+        problems: that were seen in reading the list, to be told with the others.
 
     Returns:
         The jobs, in their order, and what a person should know of them, each note once.
@@ -33,7 +34,7 @@ def check_jobs(
         JobsError: pictures that can't be read, options that break rules, outputs that would replace one another or a
             picture.
     """
-    checked, problems = [], []
+    checked, problems = [], list(problems)
     notes: dict[str, None] = {}
     pictures: dict[Path, LoadedPicture | InputError] = {}
     for job in jobs:

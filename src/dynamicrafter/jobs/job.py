@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,13 +28,23 @@ class JobsError(InputError):
     Attributes:
         problems: one line each, with the file and the line in it.
         details: lines that show what the first problem is about.
+        jobs: of the lines that could be read.
     """
 
-    def __init__(self, source: Path, problems: Sequence[str], details: Sequence[str] = ()) -> None:
-        self.problems = tuple(problems)
+    def __init__(
+        self, source: Path, problems: Sequence[str], details: Sequence[str] = (), jobs: Sequence[Job] = ()
+    ) -> None:
+        self.problems = tuple(sorted(problems, key=_line_of))
         self.details = tuple(details)
+        self.jobs = tuple(jobs)
         many = f"{source} has {len(problems)} problems; the first: " if len(problems) > 1 else ""
         super().__init__(f"{many}{problems[0]}")
+
+
+def _line_of(problem: str) -> int:
+    """The line that a problem names; those of no line stay in front."""
+    found = re.search(r", line (\d+)", problem)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

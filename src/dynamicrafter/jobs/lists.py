@@ -54,7 +54,7 @@ def _jobs_in_file(source: Path, defaults: Defaults) -> list[Job]:
             except InputError as error:
                 problems.append(f"{where}: {error}")
     if problems:
-        raise JobsError(source, problems)
+        raise JobsError(source, problems, jobs=jobs)
     return jobs
 
 

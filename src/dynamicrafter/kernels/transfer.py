@@ -1,4 +1,4 @@
-"""Between a processor and its accelerator: copies that nobody waits for, and errors of its memory."""
+"""Between a processor and its accelerator: copies that nobody waits for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,3 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device had too little memory; Apple's says so in a RuntimeError."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)

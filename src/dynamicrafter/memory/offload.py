@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.memory.blocks import offload_blocks, remove_block_offload
 from dynamicrafter.memory.int8 import quantize, restore
 from dynamicrafter.memory.malloc import keep_freed_memory, return_freed_memory, trim_heap
@@ -32,7 +31,8 @@ _OF_UNET = frozenset({"blocks", "int8"})
 class Offloader:
     """Brings a pipeline's networks to their device when they are asked for.
 
-    Every method takes the networks by component, which a pipeline's user may exchange at any time.
+    Every method takes the networks by component, those that there are, which a pipeline's user may exchange at any
+    time.
 
     Args:
         origin: makes one of them anew, filled, in its number format; None where the weights come from elsewhere.
@@ -55,8 +55,8 @@ class Offloader:
         if device.type == "cuda":
             return frozenset()
         if self.origin is None:
-            return frozenset(COMPONENTS)
-        return frozenset(name for name in COMPONENTS if getattr(networks[name], "peft_config", None))
+            return frozenset(networks)
+        return frozenset(name for name in networks if getattr(networks[name], "peft_config", None))
 
     def measures(self, device: torch.device) -> tuple[Measure, ...]:
         """What can be done on a device and undone again; to be exact again, 8 bits need an origin."""
@@ -65,7 +65,7 @@ class Offloader:
     def apply_plan(self, networks: Networks, plan: MemoryPlan | None, device: torch.device) -> None:
         """Do what a plan says from now on, and undo what one before it said; None for no measures at all."""
         measures = frozenset(plan.measures if plan else ())
-        leaving = (plan.leaving if plan else frozenset()) - self.fixed(networks, device)
+        leaving = (plan.leaving if plan else frozenset()) & networks.keys() - self.fixed(networks, device)
         if "int8" in measures and device.type != "cuda":
             leaving -= {"unet"}
         self.device, self.plan, self._leaving = device, plan, leaving
@@ -79,7 +79,8 @@ class Offloader:
             self._tune_heap()
 
     def onload(self, networks: Networks, *names: Component) -> None:
-        """Have these networks on the device; of the others, those leave that don't stay."""
+        """Have these networks on the device, as far as there are any; of the others, those leave that don't stay."""
+        names = tuple(name for name in names if name in networks)
         for name in self._leaving.difference(names):
             self._leave(networks, name)
         for name in names:
@@ -161,8 +162,8 @@ def _lay_out(networks: Networks, name: Component) -> None:
     ]
     if otherwise:
         left = [(each.data_ptr(), each.data_ptr() + each.nbytes) for each in otherwise if each.device.type == "cpu"]
-        to: Any = nn.Module.to  # whose annotations know no memory format
-        to(network, memory_format=torch.channels_last)
+        for tensor in otherwise:  # one by one, as a network's own method would stumble over kernels along time
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         drop_pages(left)
 
 

@@ -7,7 +7,7 @@ over the whole overlap: their weights sum to 1 at every pixel.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,15 @@ from torch import Tensor
 TILE, OVERLAP = 48, 12  # latents; the overlap is wider than an autoencoder's convolutions see
 
 
-def in_tiles(call: Callable[[Tensor], Tensor], picture: Tensor, *, tile: int, overlap: int, unit: int = 1) -> Tensor:
+def in_tiles(
+    call: Callable[..., Tensor],
+    picture: Tensor,
+    *,
+    tile: int,
+    overlap: int,
+    unit: int = 1,
+    beside: Sequence[Tensor] = (),
+) -> Tensor:
     """What `call` makes of a picture, made tile by tile.
 
     Args:
@@ -24,12 +32,17 @@ def in_tiles(call: Callable[[Tensor], Tensor], picture: Tensor, *, tile: int, ov
         tile: longest side of a tile, in units.
         overlap: the least that neighbours share, in units; at most a third of the tile.
         unit: elements of the picture; borders of tiles are multiples of it.
+        beside: other pictures of the same view, by whole factors larger; `call` gets their parts after the picture's.
     """
     rows, columns = (spans(side // unit, tile, overlap) for side in picture.shape[2:])
     whole: Tensor | None = None
     for row, (top, bottom) in enumerate(rows):
         for column, (left, right) in enumerate(columns):
-            part = call(picture[:, :, top * unit : bottom * unit, left * unit : right * unit])
+            cuts = []
+            for view in (picture, *beside):
+                each = view.shape[2] // rows[-1][1]  # elements of this view for each unit
+                cuts.append(view[:, :, each * top : each * bottom, each * left : each * right])
+            part = call(*cuts)
             high, wide = part.shape[2:]
             scale = high // (bottom - top)  # elements of the result for each unit
             if whole is None:

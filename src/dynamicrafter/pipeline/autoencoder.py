@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent, tile_pixels
 from dynamicrafter.models.tiles import OVERLAP, TILE, in_tiles
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 
 
 def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None, *, tiled: bool = False) -> Tensor:
@@ -70,6 +71,34 @@ def decode_frames(vae: Autoencoder, latents: Tensor, *, chunk_size: int, tiled: 
             else:
                 place.copy_(decode(chunk))
     return rearrange(video, "(b f) c h w -> b c f h w", b=latents.shape[0])
+
+
+def decode_toon(vae: ToonAutoencoder, latents: Tensor, pictures: Tensor, *, tiled: bool = False) -> Tensor:
+    """The same with ToonCrafter's decoder, which sees the first and the last picture, and all frames of a chunk.
+
+    The pictures are encoded once more for it: their features would take more memory over the run than a second encoding
+    takes time.
+
+    Args:
+        pictures: (b, 2, 3, 8h, 8w) in [-1, 1].
+        tiled: in tiles, each with its parts of the pictures.
+    """
+
+    def decode(frames: Tensor, ends: Tensor) -> Tensor:
+        _, references = vae.encode_with_references(ends)
+        return vae.decode_twice(frames, references).float()
+
+    scaled = latents / vae.config["scaling_factor"]
+    factor, videos = pixels_of_a_latent(vae), []
+    with _safe(vae):
+        for clip, ends in zip(scaled.to(vae.dtype), pictures.to(vae.dtype), strict=True):
+            frames = clip.transpose(0, 1)
+            if tiled and factor * max(frames.shape[2:]) > tile_pixels(vae):
+                video = in_tiles(decode, frames, tile=TILE, overlap=OVERLAP, beside=(ends,))
+            else:
+                video = decode(frames, ends)
+            videos.append(video.transpose(0, 1))
+    return torch.stack(videos)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from dynamicrafter.checkpoints.load import (
     missing_encoders,
     open_checkpoint,
 )
-from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, build_empty
+from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, build_empty, components_of
 from dynamicrafter.checkpoints.seeded import SeededTensors
 from dynamicrafter.checkpoints.variants import tell_architecture, tell_preset
 from dynamicrafter.errors import InputError, ModelNotFoundError
@@ -32,6 +32,45 @@ from dynamicrafter.presets import PRESETS, USUAL_PRESET, Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 _OF_FILES = ("preset", "encoders")
+
+
+@dataclass(frozen=True, slots=True)
+class FileReload:
+    """Reads a network of a checkpoint file again; it can be pickled, as a pipeline is that keeps it."""
+
+    path: Path
+    towers: Path | None
+    architecture: Architecture
+    preset: Preset
+    dtype: Dtypes
+
+    def __call__(self, component: Component) -> nn.Module:
+        with open_checkpoint(self.path, encoders=self.towers) as source:
+            return load_network(source, component, self.architecture, self.preset, dtype=self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReload:
+    """The same of a folder."""
+
+    path: Path
+    dtype: Dtypes
+    variant: str | None
+
+    def __call__(self, component: Component) -> nn.Module:
+        return load_component(self.path, component, dtype=self.dtype, variant=self.variant)
+
+
+@dataclass(frozen=True, slots=True)
+class SeededReload:
+    """The same of weights that are drawn from their names."""
+
+    name: str
+    dtype: Dtypes
+
+    def __call__(self, component: Component) -> nn.Module:
+        source, architecture, preset = seeded_source(self.name)
+        return load_network(source, component, architecture, preset, dtype=self.dtype)
 
 
 def check_options(name: str, options: Mapping[str, object], *, known: Collection[str] | None = None) -> None:
@@ -46,7 +85,8 @@ def check_options(name: str, options: Mapping[str, object], *, known: Collection
         InputError: an option that it doesn't take.
     """
     for option, value in options.items():
-        if value is None or (option in known if known is not None else option not in _OF_FILES):
+        given = value is not None or option in COMPONENTS  # None leaves a component out
+        if not given or (option in known if known is not None else option not in _OF_FILES):
             continue
         if option in _OF_FILES:
             raise InputError(f"{option} goes with a checkpoint file; {name} brings its own; leave --{option} out.")
@@ -68,12 +108,7 @@ def file_components(
     """
     towers = encoders_for(path, encoders, download=download)
     loaded = load_file(path, preset=preset, dtype=dtype, encoders=towers, lazy=lazy)
-
-    def origin(component: Component) -> nn.Module:
-        with open_checkpoint(path, encoders=towers) as source:
-            return load_network(source, component, loaded.architecture, loaded.preset, dtype=dtype)
-
-    return _components(loaded), origin
+    return _components(loaded), FileReload(path, towers, loaded.architecture, loaded.preset, dtype)
 
 
 def folder_components(path: Path, *, dtype: Dtypes, variant: str | None) -> tuple[dict[str, Any], Reload]:
@@ -87,7 +122,7 @@ def folder_components(path: Path, *, dtype: Dtypes, variant: str | None) -> tupl
 
 def folder_origin(path: Path, *, dtype: Dtypes, variant: str | None) -> Reload:
     """How to read a network of a folder again."""
-    return lambda component: load_component(path, component, dtype=dtype, variant=variant)
+    return FolderReload(path, dtype, variant)
 
 
 def encoders_for(path: Path, encoders: str | Path | None, *, download: bool) -> Path | None:
@@ -111,12 +146,8 @@ def seeded_components(name: str, *, dtype: Dtypes, lazy: bool = False) -> tuple[
         InputError: another name.
     """
     source, architecture, preset = seeded_source(name)
-
-    def origin(component: Component) -> nn.Module:
-        return load_network(source, component, architecture, preset, dtype=dtype)
-
     loaded = load_networks(source, architecture, preset, dtype=dtype, name=name, lazy=lazy)
-    return _components(loaded), origin
+    return _components(loaded), SeededReload(name, dtype)
 
 
 def seeded_source(name: str) -> tuple[SeededTensors, Architecture, Preset]:
@@ -170,13 +201,14 @@ def empty_model(name: str, *, preset: str | None = None) -> tuple[dict[Component
 
 
 def _empty_networks(architecture: Architecture, preset: Preset) -> tuple[dict[Component, Any], Preset]:
-    networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+    networks = {name: build_empty(name, architecture, preset).to("meta") for name in components_of(preset)}
     return networks, at_size(preset, architecture)
 
 
 def _components(loaded: LoadedNetworks) -> dict[str, Any]:
     preset = at_size(loaded.preset, loaded.architecture)
     return {
+        **dict.fromkeys(COMPONENTS),  # None for those that the model is without
         **loaded.networks,
         "scheduler": DynamiCrafterScheduler.from_preset(preset),
         "preset": asdict(preset),

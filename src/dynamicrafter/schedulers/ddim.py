@@ -50,6 +50,8 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         zero_terminal_snr: whether the last level is pure noise (arXiv:2305.08891).
         base_scale: factor of clean latents at high noise; None for no rescale.
         timestep_spacing: see `spaced_timesteps`.
+        ends_clean: whether DDIM's last step leaves latents at the scale of clean ones, as VideoCrafter does; else it
+            leaves them at that of the last timestep, as DynamiCrafter does.
 
     Raises:
         InputError: a value breaks its rule, or the prediction says nothing at a level of pure noise.
@@ -68,6 +70,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         zero_terminal_snr: bool = True,
         base_scale: float | None = 0.7,
         timestep_spacing: Spacing = "uniform_trailing",
+        ends_clean: bool = False,
     ) -> None:
         if num_train_timesteps < 2:
             raise InputError(f"num_train_timesteps must be at least 2, got {num_train_timesteps}; try 1000.")
@@ -109,23 +112,35 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             zero_terminal_snr=preset.zero_terminal_snr,
             base_scale=preset.base_scale,
             timestep_spacing=preset.spacing,
+            ends_clean=preset.ends_clean,
         )
 
     def set_timesteps(
-        self, num_inference_steps: int, device: str | torch.device | None = None, *, sampler: Sampler = DDIM
+        self,
+        num_inference_steps: int,
+        device: str | torch.device | None = None,
+        *,
+        sampler: Sampler = DDIM,
+        start_step: int | None = None,
     ) -> None:
         """Choose the timesteps of the next run; `timesteps` then holds them in the order of sampling, (n,), int64.
 
         Args:
             sampler: that `step` goes by; DDIM takes the published spacing, the others `multistep_timesteps`.
+            start_step: how many of the training timesteps, from the quietest, the run is spread over; None for all.
+                Fewer leave out the noisiest, which lets more move (arXiv:2406.15735, §4.1).
 
         Raises:
-            InputError: not a whole number between 1 and `num_train_timesteps`, or no such sampler.
+            InputError: not a whole number between 1 and `start_step`, a start step that there is not, or no such
+                sampler.
         """
+        start = len(self) if start_step is None else start_step
+        if isinstance(start, bool) or not isinstance(start, int) or not 1 <= start <= len(self):
+            raise InputError(f"start_step must be a whole number between 1 and {len(self)}, got {start!r}; try 940.")
         if get_sampler(sampler).multistep:
-            steps = multistep_timesteps(num_inference_steps, num_train_timesteps=len(self))
+            steps = multistep_timesteps(num_inference_steps, num_train_timesteps=start)
         else:
-            steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=len(self))
+            steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=start)
         self.sampler = sampler
         self._use(steps, device)
         self.num_inference_steps = num_inference_steps
@@ -234,8 +249,9 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         if following is not None:
             return here, self._schedule.level(following)
         end = self._schedule.level(0)
-        # The released code leaves the last clean latent at its own level's scale, and DDIM repeats its results.
-        return here, end if get_sampler(self.sampler).multistep else replace(end, scale=here.scale)
+        # DynamiCrafter's code leaves the last clean latent at its own level's scale, and DDIM repeats its results.
+        ends_clean = get_sampler(self.sampler).multistep or self.config["ends_clean"]
+        return here, end if ends_clean else replace(end, scale=here.scale)
 
     def _training_levels(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor | int

@@ -44,13 +44,14 @@ LoraLike = str | Path | Adapter
 
 
 def parse_adapters(given: LoraLike | Iterable[LoraLike]) -> tuple[Adapter, ...]:
-    """Read FILE or FILE:SCALE, one or several; "none" alone is none.
+    """Read FILE or FILE:SCALE, one or several; "none" leaves out those before it.
 
     Raises:
         InputError: a file is not there, or a scale is no number or out of its range.
     """
     listed: Sequence[LoraLike] = [given] if isinstance(given, LoraLike) else list(given)
-    return () if listed == [NONE] else tuple(map(_parse, listed))
+    kept = len(listed) - listed[::-1].index(NONE) if NONE in listed else 0
+    return tuple(map(_parse, listed[kept:]))
 
 
 def _parse(given: LoraLike) -> Adapter:

@@ -143,8 +143,9 @@ def check_clip(spec: ClipSpec, preset: Preset, *, motions: Collection[str] = ())
         motions: those that the model was taught; see `ModelDescription`.
 
     Raises:
-        InputError: a picture can't be read, or options don't go together.
+        InputError: a picture can't be read, options don't go together, or the model can't make such a clip.
     """
+    preset.check_mode(spec.mode)
     pictures = tuple(map(load_picture, spec.pictures))
     shape = pictures[0].shape if pictures else None
     options = spec.options.resolved(preset, mode=spec.mode, picture=shape)

@@ -10,24 +10,24 @@ from typing import Annotated, Any
 from dynamicrafter import hub
 from dynamicrafter.errors import InputError
 from dynamicrafter.modes import ANIMATE, Mode
-from dynamicrafter.presets import BUNDLED, Preset, every_preset
+from dynamicrafter.presets import Preset, get_preset
 from dynamicrafter.schema import Called, Group, Several, Unset, ValueKind, read_fields
-from dynamicrafter.specs.adapters import Adapter, LoraLike, parse_adapters
+from dynamicrafter.specs.adapters import NONE, Adapter, LoraLike, parse_adapters
 from dynamicrafter.specs.hints import BUNDLED_MOTIONS
 from dynamicrafter.units import parse_memory
 
 
-class AdapterFile(ValueKind):
+class AdapterKind(ValueKind):
     """A file of adapters as FILE or FILE:SCALE."""
 
     rule = "a file of adapters"
     metavar = "FILE[:SCALE]"
 
-    def convert(self, value: Any) -> Adapter:
-        return parse_adapters([value])[0]
+    def convert(self, value: Any) -> Adapter | str:
+        return value if value == NONE else parse_adapters([value])[0]
 
 
-_ADAPTER, _RARE = AdapterFile(), Group("Rarely needed")
+_ADAPTER, _RARE = AdapterKind(), Group("Rarely needed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +55,18 @@ class ModelSpec:
     """Fetch what is not on this machine."""
     memory: Annotated[str | None, Unset("all that the device has")] = None
     """The most that may be used, such as 8GB; what doesn't fit is made to, and the command says how."""
+    compile: Annotated[bool, _RARE] = False
+    """Make one graph of the UNet with PyTorch's compiler; the first step at each size then takes minutes."""
 
     def __post_init__(self) -> None:
         if isinstance(self.name, Path):
             object.__setattr__(self, "name", str(self.name))
         read_fields(self)
+        object.__setattr__(self, "lora", parse_adapters(self.lora))
         if self.memory is not None:
             parse_memory(self.memory)
+        if self.preset is not None:
+            get_preset(self.preset)
 
     def chosen(self, modes: Collection[Mode] = (ANIMATE,)) -> ModelSpec:
         """The same with a name: where none is given, that of the best model on this machine for all of some modes.
@@ -75,14 +80,6 @@ class ModelSpec:
         if len(names) > 1:
             raise InputError(f"model must be named, as the modes call for {' and '.join(names)}; --model.")
         return replace(self, name=names[0])
-
-    def words(self) -> str:
-        """The name, and where a preset's weights lie, for a line of progress."""
-        local = hub.find_local(self.name) if self.name in [preset.name for preset in every_preset()] else None
-        if local is None:
-            return str(self.name)
-        where = "the small model of the package" if local.preset == BUNDLED.name else local.path
-        return f"{self.name} ({where})"
 
     def from_anywhere(self) -> ModelSpec:
         """The same with whole paths, for a worker that runs in another folder."""

@@ -62,6 +62,9 @@ class AnimateOptions:
     """How far strong guidance is kept from raising the contrast."""
     eta: Annotated[float | None, ETA, _SAMPLING] = None
     """Fresh noise at each step: 0 is deterministic sampling, 1 as much as DDPM draws."""
+    start_step: Annotated[int, Range(1, NUM_TRAIN_TIMESTEPS), _SAMPLING] = NUM_TRAIN_TIMESTEPS
+    """Of the training timesteps how many, from the quietest, the steps are spread over. Fewer, such as 940, let more
+    move; too few spoil the picture."""
     motion: Annotated[int | None, Range(1, 1000)] = None
     """The motion number: for preset 256 a frame stride (larger moves more), for the others frames per second (smaller
     moves more; bundled was made for 8 to 24)."""
@@ -178,6 +181,7 @@ class ResolvedOptions(AnimateOptions):
         # Between two pictures, a window keeps two of its places for these.
         Range(1, self.window - 2 if entry.ends_on_picture else self.window).check("window_stride", self.window_stride)
         check_eta(self.eta, self.sampler)
+        Range(self.steps, NUM_TRAIN_TIMESTEPS).check("start_step", self.start_step)
 
     @property
     def separate_image_guidance(self) -> float | None:

@@ -29,7 +29,7 @@ _STORY = "story"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipRecord:
+class KeptClip:
     """What is known of a clip that was made.
 
     Attributes:
@@ -43,7 +43,7 @@ class ClipRecord:
     metadata: Mapping[str, Any]
 
 
-Records = dict[str, ClipRecord]  # by the clip's key
+Records = dict[str, KeptClip]  # by the clip's key
 
 
 class KeptShots:
@@ -70,7 +70,7 @@ class KeptShots:
     def path_of(self, clip: StoryClip) -> Path:
         return self.folder / clip.folder
 
-    def find(self, clip: StoryClip, known: Records) -> ClipRecord | None:
+    def find(self, clip: StoryClip, known: Records) -> KeptClip | None:
         """The record of a clip that is there, and was made of the frames that it would be made of now.
 
         Args:
@@ -79,7 +79,7 @@ class KeptShots:
         record = self._read(clip)
         return record if record is not None and record.ends == ends_of(clip, known) else None
 
-    def _read(self, clip: StoryClip) -> ClipRecord | None:
+    def _read(self, clip: StoryClip) -> KeptClip | None:
         folder = self.path_of(clip)
         if not folder.is_dir():
             return None
@@ -94,11 +94,11 @@ class KeptShots:
         if frames is None or ends is None or len(frames) != clip.num_frames:
             return None
         whole = all(self._frame_path(clip, index).is_file() for index in range(len(frames)))
-        return ClipRecord(frames=frames, ends=ends, metadata=metadata) if whole else None
+        return KeptClip(frames=frames, ends=ends, metadata=metadata) if whole else None
 
     def keep(
         self, clip: StoryClip, frames: np.ndarray, metadata: dict[str, Any], *, fps: Fraction, known: Records
-    ) -> ClipRecord:
+    ) -> KeptClip:
         """Write a clip.
 
         Args:
@@ -114,9 +114,9 @@ class KeptShots:
         story = {"key": clip.key, "name": clip.name, "frames": list(digests), "ends": list(ends)}
         metadata = metadata | {_STORY: story}
         write_clip(self.path_of(clip), frames, fps=fps, metadata=metadata, format="png")
-        return ClipRecord(frames=digests, ends=ends, metadata=metadata)
+        return KeptClip(frames=digests, ends=ends, metadata=metadata)
 
-    def frame(self, clip: StoryClip, index: int, record: ClipRecord) -> np.ndarray:
+    def frame(self, clip: StoryClip, index: int, record: KeptClip) -> np.ndarray:
         """Read one frame of a clip, uint8 (h, w, 3).
 
         Raises:

@@ -21,6 +21,8 @@ class Draws:
         drop_text, drop_image: the condition is replaced by the empty prompt, or by a grey picture's tokens.
         ends: conditioned on first and last frame; else on one.
         frame: 0 ≤ frame < 1, where among the frames that may be the one its stands.
+        window: latents along the sides of the part that is trained on; None for all.
+        place: where among the places that a window may take it stands, down and to the right, each 0 ≤ … < 1.
         generator: goes on to the autoencoder's noise, then to the diffusion's.
     """
 
@@ -29,6 +31,8 @@ class Draws:
     drop_image: bool
     ends: bool
     frame: float
+    window: int | None
+    place: tuple[float, float]
     generator: Generator
 
 
@@ -42,6 +46,8 @@ def draw_sample(config: TrainConfig, position: int) -> Draws:
         group = (position - begin) // stage.variations
         generator = generator_for(config.seed, item=f"stage {number}/group {group}")
         high, where = torch.rand(2, dtype=torch.float64, generator=generator).tolist()
+    window = None if stage is None else stage.window
+    down, right = (0.0, 0.0) if window is None else torch.rand(2, dtype=torch.float64, generator=generator).tolist()
     share = objective.high_noise if stage is None or stage.high_noise is None else stage.high_noise
     share_of_ends = objective.ends if stage is None or stage.ends is None else stage.ends
     start = objective.high_noise_from if high < share else 0
@@ -52,6 +58,8 @@ def draw_sample(config: TrainConfig, position: int) -> Draws:
         drop_image=p <= drop < 3 * p,
         ends=ends < share_of_ends,
         frame=0.0 if objective.condition == "first" else frame,
+        window=window,
+        place=(down, right),
         generator=generator,
     )
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynamicrafter.architectures import FULL, TEXT_LENGTH, TINY, Architecture
-from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
+from dynamicrafter.checkpoints.networks import build_empty, components_of
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.memory.counting import LiveMemory
@@ -74,7 +74,8 @@ def estimate(config: TrainConfig, *, architecture: Architecture | None = None, w
     preset = _preset(config)
     tiny = config.model == f"{SEEDED}tiny"
     architecture = architecture or (TINY if tiny else FULL)
-    networks: dict[str, Any] = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+    parts = components_of(preset)
+    networks: dict[str, Any] = {name: build_empty(name, architecture, preset).to("meta") for name in parts}
     trainee = _trainee(networks, preset, config)
     parameters = trained_parameters(trainee)
     shares = world if config.sharding == "fsdp2" else 1

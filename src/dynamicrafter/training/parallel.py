@@ -26,6 +26,8 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     Raises:
         InputError: the tracker is unknown or not installed.
     """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda needs a GPU that PyTorch sees, and there is none; take auto or cpu.")
     try:
         return Accelerator(
             mixed_precision="bf16" if config.precision == "bfloat16" else "no",

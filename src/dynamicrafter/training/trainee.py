@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import LoraConfig, ObjectiveConfig, Precision, TrainConfig, Trains
 from dynamicrafter.training.objective import denoising_loss
+from dynamicrafter.training.still_clip import keep_carrying
 
 _TEMPORAL = re.compile(r"unet\.(.*\.)?(temporal|init_temporal)\.")
 _ATTENTION = {
@@ -113,6 +115,8 @@ def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> Tr
     else:
         for name, parameter in trainee.named_parameters():
             parameter.requires_grad_(trains(name, config.trains))
+        if isinstance(pipeline.vae, PatchAutoencoder) and pipeline.vae.carries:
+            keep_carrying(trainee.unet)
     if not trainee.unet.conv_in.weight.requires_grad:
         trainee.unet.conv_in.register_forward_hook(_ask_for_gradient)
     if config.gradient_checkpointing:

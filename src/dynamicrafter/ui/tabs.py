@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, MODES, ModeEntry
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, MODES, TEXT, ModeEntry
 from dynamicrafter.ui.requests import STORY
 
 MOST_PICTURES = 6  # places of a tab
@@ -42,6 +42,7 @@ _PROMPTS: dict[str, str] = {
     ANIMATE: "the camera pans left",
     INTERPOLATE: "the camera pans right",
     LOOP: "the camera pans left",
+    TEXT: "a lighthouse in a storm",
 }
 _EXAMPLES: dict[str, tuple[Example, ...]] = {
     ANIMATE: ((("rocket.jpg",), "the camera pans left"), (("cat.jpg",), "the camera tilts down")),
