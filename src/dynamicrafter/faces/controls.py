@@ -6,11 +6,11 @@ An option that is added to `AnimateOptions` becomes a control by itself, and its
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dynamicrafter.presets import Preset
-from dynamicrafter.schema import Choice, FrameSize, Option, Range, Switch, WholeNumber, schema_of
+from dynamicrafter.schema import Choice, FrameSize, Option, OptionError, Range, Switch, WholeNumber, schema_of
 from dynamicrafter.specs.options import AnimateOptions
 
 FREQUENT = ("quality", "motion", "frames", "seed", "size", "steps")  # in sight, in this order
@@ -70,10 +70,22 @@ def groups() -> dict[str, list[Option]]:
     return found
 
 
-def controls(preset: Preset) -> list[Control]:
-    """All options for one preset, the frequent ones first."""
+def controls(preset: Preset, most: Mapping[str, int] | None = None) -> list[Control]:
+    """All options for one preset, the frequent ones first.
+
+    Args:
+        most: the highest values that a face takes, by the options' names; others' ranges are the schema's.
+    """
     usual = AnimateOptions().resolved(preset)
-    return [_control(option, getattr(usual, option.name), preset) for option in frequent_first()]
+    options = (_narrowed(option, (most or {}).get(option.name)) for option in frequent_first())
+    return [_control(option, getattr(usual, option.name), preset) for option in options]
+
+
+def _narrowed(option: Option, most: int | None) -> Option:
+    if most is None or option.range is None or most >= option.range.high:
+        return option
+    text = option.help.replace(f" to {option.range.high:,}.", f" to {most:,}.")
+    return replace(option, range=Range(option.range.low, most), help=text)
 
 
 def _control(option: Option, usual: Any, preset: Preset) -> Control:
@@ -94,12 +106,20 @@ def _control(option: Option, usual: Any, preset: Preset) -> Control:
     return Control(option=option, kind=kind, usual=usual, limits=limits, help=text)
 
 
-def options_from(values: Iterable[Any] | Mapping[str, Any]) -> AnimateOptions:
+def options_from(values: Iterable[Any] | Mapping[str, Any], most: Mapping[str, int] | None = None) -> AnimateOptions:
     """Options from what controls hold, in their order or by name; empty ones are left out.
 
+    Args:
+        most: as for `controls`.
+
     Raises:
-        InputError: a value that breaks its rule, or an unknown name.
+        InputError: a value that breaks its rule or a limit, or an unknown name.
     """
     if not isinstance(values, Mapping):
         values = {option.name: value for option, value in zip(frequent_first(), values, strict=True)}
-    return AnimateOptions.from_dict({name: value for name, value in values.items() if value not in (None, "")})
+    given = {name: value for name, value in values.items() if value not in (None, "")}
+    for name, limit in (most or {}).items():  # before the schema's own, which might advise more than is taken
+        number = schema_of(AnimateOptions)[name].kind.read(name, given[name]) if name in given else 0
+        if number > limit:
+            raise OptionError(name, f"must be at most {limit} on this server, got {number}; try {limit}.")
+    return AnimateOptions.from_dict(given)

@@ -18,7 +18,7 @@ _WORDS: dict[str, str] = {
         r"\b(zoom\w*|doll(y|ies|ying)|push\w* in|pull\w* (back|out)|closer|nearer|farther|further|enlarg\w*|shrink\w*|"
         r"mov\w* (in|back|away|forwards?|backwards?))\b"
     ),
-    "rotations (clockwise, counterclockwise)": r"\b((counter|anti)-?)?clockwise\b|\b(rotat|spin)\w*\b",
+    "turns (clockwise, counterclockwise)": r"\b(counter|anti)?-?clockwise\b",
     "standing still": r"\b(still|static|freez\w*|frozen|nothing moves|no (camera )?(motion|movement))\b",
 }
 BUNDLED_MOTIONS = tuple(_WORDS)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -13,18 +14,26 @@ import gradio as gr
 from dynamicrafter import hub
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.catalogue import AUTOMATIC
-from dynamicrafter.faces.controls import controls, options_from
+from dynamicrafter.faces.controls import controls, frequent_first, options_from
 from dynamicrafter.ui import log, views
 from dynamicrafter.ui.controls import look, value_of
 from dynamicrafter.ui.guard import owner_of_cookies
 from dynamicrafter.ui.layout import ClipTab, Page, upload_from
-from dynamicrafter.ui.requests import StoryRow, Upload, mode_of
+from dynamicrafter.ui.requests import ClipRequest, StoryRow, Upload, mode_of
 from dynamicrafter.ui.results import Result
 from dynamicrafter.ui.service import Service
 from dynamicrafter.ui.story import TRANSITIONS
 from dynamicrafter.ui.tasks import ClipTask, TaskQueue
 
 WATCH = 0.2  # seconds between two looks at a task
+
+_SEED = [option.name for option in frequent_first()].index("seed")
+_ROLL = "() => String(Math.floor(Math.random() * 2 ** 31))"
+# Where the clip is below the form, it comes into sight by itself.
+_SHOW = """() => {{
+  const clip = document.querySelector('#gallery .newest');
+  if (clip && innerWidth <= 960 && document.querySelector('#status-{tab} .done')) clip.scrollIntoView();
+}}"""
 
 Changes = dict[Any, Any]  # component → its new value or properties
 
@@ -61,7 +70,7 @@ def connect(page: Page, service: Service) -> None:
     ranges = [page.download, page.model_note, *(part for tab in page.clip_tabs for part in tab.options)]
     with page.blocks:
         for tab in page.clip_tabs:
-            tab.make.click(
+            made = tab.make.click(
                 _making(tab, page, service),
                 [page.model, *tab.inputs],
                 [tab.status, tab.make, tab.cancel, page.gallery],
@@ -69,6 +78,8 @@ def connect(page: Page, service: Service) -> None:
                 preprocess=False,
                 **quiet,
             )
+            made.then(None, None, None, js=_SHOW.format(tab=tab.mode), api_visibility="private")
+            tab.dice.click(None, None, tab.options[_SEED], js=_ROLL, api_visibility="private")
             tab.cancel.click(_cancelling(tab, service), None, tab.cancel, queue=False, **quiet)
         page.model.input(_choosing(page, service), page.model, ranges, **quiet)
         page.download.click(
@@ -90,7 +101,7 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
                     given.pictures,
                     prompt=given.prompt,
                     rows=given.rows,
-                    options=options_from(given.options),
+                    options=options_from(given.options, service.settings.most),
                     model=model,
                     owner=owner,
                 )
@@ -159,13 +170,13 @@ def _cancelling(tab: ClipTab, service: Service) -> Callable[..., Any]:
 
 def _resuming(page: Page, service: Service) -> Callable[..., AsyncIterator[Changes]]:
     async def resume(request: gr.Request) -> AsyncIterator[Changes]:
-        """Show what this visit has made, and go on watching what it has begun."""
+        """Show what this visit has made, and fill in again and go on watching what it has begun."""
         owner = owner_of(request)
         choices = [(choice.label, choice.key) for choice in service.catalogue.choices()]
         yield {page.gallery: views.gallery(service.results.of(owner)), page.model: gr.update(choices=choices)}
         for task in service.queue.unfinished(owner):
             tab = page.tab(task.request.tab)
-            yield {page.tabs: gr.update(selected=tab.mode)}
+            yield _filled(task.request, [each.path for each in task.request.uploads], page, service)
             async for changes in _following(task, tab, page, service):
                 yield changes
 
@@ -190,7 +201,7 @@ def _ranges(tab: ClipTab, service: Service, key: str) -> Changes:
     """What a model changes about a tab's options; what was typed in stays."""
     preset = service.catalogue.preset_for(key, mode_of(tab.mode))
     changes = {}
-    for control, component in zip(controls(preset), tab.options, strict=True):
+    for control, component in zip(controls(preset, service.settings.most), tab.options, strict=True):
         settings = look(control)
         if settings.pop("component") != "Slider":
             settings.pop("value")
@@ -245,24 +256,33 @@ def _on_card(page: Page, service: Service) -> Callable[..., Changes]:
 
 def _use_again(result: Result, page: Page, service: Service) -> Changes:
     """Fill a tab with what a clip was made from."""
-    request, tab = result.request, page.tab(result.request.tab)
+    copies = [service.uploads.add_copy(each.path, result.owner, name=each.path.name) for each in result.request.uploads]
+    changes = _filled(result.request, copies, page, service)
+    said = views.note("Filled in from your clip; change what you like, and press the button.")
+    return changes | {page.tab(result.request.tab).status: said}
+
+
+def _filled(request: ClipRequest, files: list[Path], page: Page, service: Service) -> Changes:
+    """A tab as it was when something was asked for.
+
+    Args:
+        files: the request's pictures, as the visitor's own.
+    """
+    tab = page.tab(request.tab)
     key = request.key if service.catalogue.get(request.key) is not None else AUTOMATIC
     preset = service.catalogue.preset_for(key, mode_of(tab.mode))
-    changes: Changes = {page.tabs: gr.update(selected=tab.mode), page.model: key}
+    changes: Changes = {page.tabs: gr.update(selected=tab.mode), page.model: key, tab.prompt: request.prompt}
     for other in page.clip_tabs:
         changes |= _ranges(other, service, key)
-    for component, control in zip(tab.options, controls(preset), strict=True):
+    for component, control in zip(tab.options, controls(preset, service.settings.most), strict=True):
         settings = look(control)
         settings.pop("component")
         value = value_of(control, getattr(request.spec.options, control.name))
         changes[component] = gr.update(**{**settings, "value": value})
-    files = [str(service.uploads.add_copy(each.path, result.owner, name=each.path.name)) for each in request.uploads]
     for component, file in zip_longest(tab.pictures, files[: len(tab.pictures)]):
-        changes[component] = file
-    for row, shot in zip_longest(tab.shots, request.rows):
-        image = None if shot is None or shot.picture is None else files[shot.picture]
-        told = (shot.prompt, shot.seconds, shot.transition) if shot else ("", "2", "cut")
-        changes |= dict(zip(row.parts, (image, *told), strict=True))
-    changes[tab.prompt] = request.prompt
-    changes[tab.status] = views.note("Filled in from your clip; change what you like, and press the button.")
+        changes[component] = None if file is None else str(file)
+    for fields, row in zip_longest(tab.shots, request.rows):
+        image = None if row is None or row.picture is None else str(files[row.picture])
+        values = (row.prompt, row.seconds, row.transition) if row else ("", "2", "cut")
+        changes |= dict(zip(fields.parts, (image, *values), strict=True))
     return changes

@@ -60,7 +60,7 @@ def _endpoint(mode: ModeEntry, service: Service) -> Callable[..., Any]:
                     mode.name,
                     [upload_from(picture) for picture in pictures],
                     prompt=prompt or "",
-                    options=options_from(options or {}),
+                    options=options_from(options or {}, service.settings.most),
                     model=model or AUTOMATIC,
                     owner=owner_of(request),
                 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from pydantic import ConfigDict, model_validator
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.catalogue import AUTOMATIC, Catalogue
-from dynamicrafter.faces.controls import FREQUENT, controls, groups
-from dynamicrafter.presets import Preset
+from dynamicrafter.faces.controls import FREQUENT, Control, controls, groups
 from dynamicrafter.ui.controls import build
 from dynamicrafter.ui.requests import STORY, Upload, mode_of
 from dynamicrafter.ui.story import TRANSITIONS
@@ -30,6 +29,24 @@ element.addEventListener('click', event => {
   const button = event.target.closest('[data-act]');
   if (button) trigger('click', {act: button.dataset.act, token: button.closest('[data-token]').dataset.token});
 });
+"""
+
+
+_GONE = (
+    '<div class="say problem" id="gone" role="alert" hidden><strong>The server doesn’t answer.</strong> What is shown '
+    "below may be old. Clips that were being made go on if the server does; reload the page when it is back.</div>"
+)
+# Looks for the server while a clip is awaited, and gives the rows of examples names that a screen reader can read.
+_WATCH = """
+const gone = element.querySelector('#gone');
+setInterval(async () => {
+  for (const row of document.querySelectorAll('[id^=examples-] tr.tr-body:not([aria-label])')) {
+    row.setAttribute('aria-label', `Example: ${row.innerText.trim()}`);
+    row.querySelectorAll('img').forEach(image => { image.alt = ''; });
+  }
+  if (gone.hidden && !document.querySelector('.say.busy')) return;
+  try { gone.hidden = (await fetch('healthz', {cache: 'no-store'})).ok; } catch { gone.hidden = false; }
+}, 3000);
 """
 
 
@@ -94,6 +111,7 @@ class ClipTab:
     options: list[gr.components.Component]  # in the order of `controls`
     make: gr.Button
     cancel: gr.Button
+    dice: gr.Button
     status: gr.HTML
 
     @property
@@ -121,13 +139,17 @@ class Page:
         return next(tab for tab in self.clip_tabs if tab.mode == mode)
 
 
-def draw(catalogue: Catalogue) -> Page:
-    """Lay all components out; nothing happens yet when they are pressed."""
+def draw(catalogue: Catalogue, most: Mapping[str, int]) -> Page:
+    """Lay all components out; nothing happens yet when they are pressed.
+
+    Args:
+        most: the highest values of options that the server takes.
+    """
     choices = [(choice.label, choice.key) for choice in catalogue.choices()]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gr.HTML(
-            f"<header><h1>{TITLE}</h1><p>A still picture and a sentence become a video.</p></header>",
-            js_on_load=None,
+            f"<header><h1>{TITLE}</h1><p>A still picture and a sentence become a video.</p></header>{_GONE}",
+            js_on_load=_WATCH,
         )
         with gr.Row(elem_classes="model-row"):
             model = gr.Dropdown(
@@ -138,7 +160,8 @@ def draw(catalogue: Catalogue) -> Page:
         with gr.Row(elem_classes="halves"):
             with gr.Column(scale=5, min_width=320), gr.Tabs(elem_id="tabs") as tabs:
                 clip_tabs = [
-                    _draw_tab(text, catalogue.preset_for(AUTOMATIC, mode_of(text.name))) for text in all_tabs()
+                    _draw_tab(text, controls(catalogue.preset_for(AUTOMATIC, mode_of(text.name)), most))
+                    for text in all_tabs()
                 ]
             with gr.Column(scale=6, min_width=320, elem_classes="results"):
                 gr.HTML("<h2>Your clips</h2>", js_on_load=None)
@@ -154,7 +177,7 @@ def draw(catalogue: Catalogue) -> Page:
     )
 
 
-def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
+def _draw_tab(text: TabText, shown: list[Control]) -> ClipTab:
     with gr.Tab(text.title, id=text.name, elem_id=f"tab-{text.name}"):
         gr.HTML(f'<p class="lead">{text.lead}</p>', js_on_load=None)
         with gr.Row(visible=bool(text.pictures)):
@@ -168,12 +191,12 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
         shots = [_draw_shot(number) for number in range(MOST_SHOTS)] if text.name == STORY else []
 
         components: dict[str, gr.components.Component] = {}
-        shown = {control.name: control for control in controls(preset)}
+        by_name = {control.name: control for control in shown}
 
         def add(names: Iterable[str]) -> None:
             for name in names:
                 components[name] = build(
-                    shown[name],
+                    by_name[name],
                     min_width=230,
                     elem_id=f"option-{text.name}-{name}",
                     visible=name not in text.without,
@@ -181,6 +204,7 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
 
         with gr.Row(elem_classes="frequent"):
             add(FREQUENT)
+            dice = gr.Button("Another seed", size="sm", min_width=120, elem_id=f"dice-{text.name}")
         with gr.Row():
             make = gr.Button(text.button, variant="primary", scale=3, elem_id=f"make-{text.name}")
             cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id=f"cancel-{text.name}")
@@ -204,9 +228,10 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
         pictures=pictures,
         prompt=prompt,
         shots=shots,
-        options=[components[name] for name in shown],
+        options=[components[control.name] for control in shown],
         make=make,
         cancel=cancel,
+        dice=dice,
         status=status,
     )
 

@@ -48,7 +48,7 @@ def build_app(service: Service, users: Users) -> Any:
     from dynamicrafter.ui.api import add_api
     from dynamicrafter.ui.layout import PICTURES, draw, style, theme
 
-    page = draw(service.catalogue)
+    page = draw(service.catalogue, service.settings.most)
     connect(page, service)
     add_api(page, service)
     service.uploads.give((path for path in service.uploads.folder.rglob("*") if path.is_file()), PUBLIC)

@@ -71,6 +71,11 @@ class ServerSettings:
             raise InputError(f"root_path must begin with a slash and not end with one, got {self.root_path!r}.")
 
     @property
+    def most(self) -> dict[str, int]:
+        """The highest values of options that are taken here, by their names."""
+        return {"steps": self.max_steps, "frames": self.max_frames}
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the page."""
         try:
