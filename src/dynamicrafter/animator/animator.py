@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,9 +36,10 @@ from dynamicrafter.hub import best_local
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.pipeline.heap import give_back_heap
-from dynamicrafter.pipeline.lora import lora_file
+from dynamicrafter.pipeline.lora import lora_file, trained_motions
 from dynamicrafter.pipeline.memory import INEXACT, SHARE, MemoryPlan, device_bytes, free_bytes
 from dynamicrafter.pipeline.residency import release
+from dynamicrafter.pipeline.trained_motion import with_trained_motion
 from dynamicrafter.presets import Preset
 from dynamicrafter.randomness import generator_for
 from dynamicrafter.units import parse_memory
@@ -71,6 +73,7 @@ class Animator:
         self.model = model
         self.model_hash = model_hash
         self.loras: tuple[Adapter, ...] = ()
+        self._motions: Counter[int] = Counter()
 
     @classmethod
     def from_pretrained(
@@ -137,6 +140,7 @@ class Animator:
         names = [f"lora-{number}" for number in range(len(self.loras) + 1)]
         self.pipeline.load_lora_weights(file, adapter_name=names[-1])
         self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
+        self._motions += trained_motions(file)
         self.pipeline.set_adapters(names, [each.scale for each in self.loras])
 
     @property
@@ -146,7 +150,8 @@ class Animator:
 
     @property
     def preset(self) -> Preset:
-        return self.pipeline.preset
+        """The model's, with the motion numbers that its adapters were trained under."""
+        return with_trained_motion(self.pipeline.preset, self._motions)
 
     def plan(
         self,

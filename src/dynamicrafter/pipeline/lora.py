@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.sniff import printable
 from dynamicrafter.errors import CheckpointError, InputError
+from dynamicrafter.pipeline.trained_motion import as_json, motion_counts
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 _UNET = "unet"
+_MOTIONS = "motion_numbers"
 _PARTS = (".lora_A.weight", ".lora_B.weight")
 
 
@@ -89,12 +92,28 @@ def lora_state(unet: Any) -> dict[str, Tensor]:
     return {f"{_UNET}.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def write_lora(path: Path, tensors: Mapping[str, Tensor], *, rank: int, alpha: float) -> None:
-    """Write adapters as a file that diffusers reads too."""
+def write_lora(
+    path: Path, tensors: Mapping[str, Tensor], *, rank: int, alpha: float, motions: Mapping[int, int] | None = None
+) -> None:
+    """Write adapters as a file that diffusers reads too.
+
+    Args:
+        motions: how often each motion number was trained under; see `trained_motions`.
+    """
     modules = sorted({_module(name) for name in tensors})
     described = {"r": rank, "lora_alpha": alpha, "target_modules": modules}
     text = json.dumps({f"{_UNET}.{key}": value for key, value in described.items()}, indent=2, sort_keys=True)
-    save_file(dict(tensors), path, metadata={"format": "pt", LORA_ADAPTER_METADATA_KEY: text})
+    header = {"format": "pt", LORA_ADAPTER_METADATA_KEY: text}
+    save_file(dict(tensors), path, metadata=header | ({_MOTIONS: as_json(motions)} if motions else {}))
+
+
+def trained_motions(file: Path) -> Counter[int]:
+    """How often the adapters in a file were trained under each motion number; empty where it doesn't say."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return motion_counts((opened.metadata() or {}).get(_MOTIONS))
+    except (OSError, ValueError, SafetensorError):  # what reads the weights says what is wrong with it
+        return Counter()
 
 
 def lora_file(source: str | Path, weight_name: str = WEIGHTS) -> Path:

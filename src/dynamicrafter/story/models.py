@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,22 +46,26 @@ def know(name: str, *, preset: str | None = None, lora: Iterable[str] = (), down
     from dynamicrafter.checkpoints.files import fingerprint
     from dynamicrafter.pipeline.folders import read_preset
     from dynamicrafter.pipeline.loading import seeded_source
-    from dynamicrafter.pipeline.lora import check_lora_file, lora_file
+    from dynamicrafter.pipeline.lora import check_lora_file, lora_file, trained_motions
+    from dynamicrafter.pipeline.trained_motion import with_trained_motion
 
-    adapters = []
+    adapters, motions = [], Counter()
     for adapter in parse_adapters(lora):
         check_lora_file(adapter.path)
         adapters.append(replace(adapter, hash=fingerprint(lora_file(adapter.path))))
+        motions += trained_motions(lora_file(adapter.path))
     loras = tuple(adapters)
     if name.startswith(SEEDED):
         _, architecture, found = seeded_source(name)
-        return KnownModel(name=name, preset=_at_its_size(found, architecture), hash="", loras=loras)
+        found = with_trained_motion(_at_its_size(found, architecture), motions)
+        return KnownModel(name=name, preset=found, hash="", loras=loras)
     model = hub.resolve(name, download=download)
     if model.kind == "folder":
         found = read_preset(model.path)
     else:
         hint = model.preset if model.path != Path(name).expanduser() else None  # of a file, its own name is a hint only
         found = _preset_of_file(model.path, asked=preset or hint)
+    found = with_trained_motion(found, motions)
     return KnownModel(name=name, preset=found, hash=fingerprint(model.path), loras=loras)
 
 
