@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,8 @@ from dynamicrafter.memory.offload import free_cached_memory
 from dynamicrafter.memory.plan import INEXACT, SHARE, MemoryPlan
 from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode, get_mode
 from dynamicrafter.pipeline import DynamiCrafterPipeline
-from dynamicrafter.pipeline.lora import lora_file
+from dynamicrafter.pipeline.lora import lora_file, trained_motions
+from dynamicrafter.pipeline.trained_motion import with_trained_motion
 from dynamicrafter.presets import Preset
 from dynamicrafter.randomness import generator_for
 from dynamicrafter.specs.adapters import Adapter, LoraLike, parse_adapters
@@ -67,6 +69,7 @@ class Animator:
         self.model = model
         self.model_hash = model_hash
         self.loras: tuple[Adapter, ...] = ()
+        self._motions: Counter[int] = Counter()
 
     @classmethod
     def from_pretrained(
@@ -154,6 +157,7 @@ class Animator:
         names = [f"lora-{number}" for number in range(len(self.loras) + 1)]
         self.pipeline.load_lora_weights(file, adapter_name=names[-1])
         self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
+        self._motions += trained_motions(file)
         self.pipeline.set_adapters(names, [each.scale for each in self.loras])
 
     @property
@@ -163,7 +167,8 @@ class Animator:
 
     @property
     def preset(self) -> Preset:
-        return self.pipeline.preset
+        """The model's, with the motion numbers that its adapters were trained under."""
+        return with_trained_motion(self.pipeline.preset, self._motions)
 
     def plan(
         self,
@@ -286,13 +291,13 @@ class Animator:
         return [Clip(joined, DEFAULT_FPS, self._metadata(kept), kept.notes)]
 
     def _checked(self, spec: ClipSpec) -> CheckedClip:
-        clip = check_clip(spec, self.preset, motions=self._motions)
+        clip = check_clip(spec, self.preset, motions=self._motion_loras)
         for note in clip.notes:
             logger.warning("%s", note)
         return clip
 
     @property
-    def _motions(self) -> tuple[str, ...]:
+    def _motion_loras(self) -> tuple[str, ...]:
         source = self.pipeline.config.get("_name_or_path")
         is_bundled = bool(source) and Path(source) == hub.BUNDLED_FOLDER and not self.loras
         return BUNDLED_MOTIONS if is_bundled else ()

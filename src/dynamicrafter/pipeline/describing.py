@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -26,26 +27,30 @@ def describe(spec: ModelSpec, *, modes: Collection[Mode] = (ANIMATE,)) -> ModelD
     from dynamicrafter.checkpoints.files import fingerprint
     from dynamicrafter.pipeline.folders import read_preset
     from dynamicrafter.pipeline.loading import seeded_source
-    from dynamicrafter.pipeline.lora import check_lora_file, lora_file
+    from dynamicrafter.pipeline.lora import check_lora_file, lora_file, trained_motions
+    from dynamicrafter.pipeline.trained_motion import with_trained_motion
 
-    adapters = []
+    adapters, motions = [], Counter()
     for adapter in spec.lora:
         check_lora_file(adapter.path)
         adapters.append(replace(adapter, hash=fingerprint(lora_file(adapter.path))))
+        motions += trained_motions(lora_file(adapter.path))
     spec = replace(spec.chosen(modes), lora=tuple(adapters))
     name = str(spec.name)
     encoders = None if spec.encoders is None else fingerprint(hub.find_encoders(str(spec.encoders)))
     if name.startswith(hub.SEEDED):
         _, architecture, found = seeded_source(name)
-        return ModelDescription(spec=spec, preset=at_size(found, architecture), path=None, encoders_hash=encoders)
+        preset = with_trained_motion(at_size(found, architecture), motions)
+        return ModelDescription(spec=spec, preset=preset, path=None, encoders_hash=encoders)
     model = hub.resolve(name, download=spec.download)
     if model.kind == "folder":
         found = read_preset(model.path)
     else:
         hint = model.preset if model.path != Path(name).expanduser() else None  # of a file, its own name is a hint only
         found = _preset_of_file(model.path, asked=spec.preset or hint)
+    preset = with_trained_motion(found, motions)
     return ModelDescription(
-        spec=spec, preset=found, path=model.path, hash=fingerprint(model.path), encoders_hash=encoders
+        spec=spec, preset=preset, path=model.path, hash=fingerprint(model.path), encoders_hash=encoders
     )
 
 

@@ -27,9 +27,11 @@ from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.sniff import printable
 from dynamicrafter.errors import CheckpointError
+from dynamicrafter.pipeline.trained_motion import as_json, motion_counts
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 UNET = "unet"
+_MOTIONS = "motion_numbers"
 _PEFT_WEIGHTS, _PEFT_SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _FLAT = "lora_unet_"  # kohya's prefix, after which "_" stands for "."
 _PREFIXES = re.compile(rf"^(?:{UNET}\.|base_model\.model\.)+")
@@ -164,11 +166,27 @@ def lora_state(unet: Any) -> dict[str, Tensor]:
     return {f"{UNET}.{name}": tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def write_lora(path: Path, tensors: Mapping[str, Tensor], *, rank: int, alpha: float) -> None:
-    """Write adapters of one rank and alpha, as `lora_state` gives them, as a file that diffusers reads too."""
+def write_lora(
+    path: Path, tensors: Mapping[str, Tensor], *, rank: int, alpha: float, motions: Mapping[int, int] | None = None
+) -> None:
+    """Write adapters of one rank and alpha, as `lora_state` gives them, as a file that diffusers reads too.
+
+    Args:
+        motions: how often each motion number was trained under; see `trained_motions`.
+    """
     modules = sorted({_DOWN.sub("", _UP.sub("", name)).removeprefix(f"{UNET}.") for name in tensors})
     described = {"r": rank, "lora_alpha": alpha, "target_modules": modules}
-    save_file(dict(tensors), path, metadata=lora_header(described))
+    header = lora_header(described) | ({_MOTIONS: as_json(motions)} if motions else {})
+    save_file(dict(tensors), path, metadata=header)
+
+
+def trained_motions(file: Path) -> Counter[int]:
+    """How often the adapters in a file were trained under each motion number; empty where it doesn't say."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return motion_counts((opened.metadata() or {}).get(_MOTIONS))
+    except (OSError, ValueError, SafetensorError):  # what reads the weights says what is wrong with it
+        return Counter()
 
 
 def lora_header(settings: Mapping[str, Any] | None) -> dict[str, str]:

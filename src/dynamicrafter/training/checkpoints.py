@@ -90,6 +90,11 @@ def found(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.name[5:].isdecimal())
 
 
+def step_of(path: Path) -> int:
+    """The steps done at a checkpoint, by its name."""
+    return int(path.name.removeprefix("step-"))
+
+
 def clear_away(folder: Path) -> None:
     """Remove what a run that was killed left half-written."""
     for path in folder.glob(f"{_ASIDE}*"):

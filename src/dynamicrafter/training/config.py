@@ -72,9 +72,10 @@ class ValidationConfig:
     image: Path | None = None  # None for the first frame of the data's first clip, and its caption
     last_image: Path | None = None
     prompt: str = ""
-    motion: int | None = None  # None, here and below: the preset's
+    motion: int | None = None  # None: the data's clip's own, or the preset's; None below: the preset's
     steps: int | None = None
     guidance: float | None = None
+    sheet: bool = True  # after the last step, a contact sheet of the clip before and after training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from dynamicrafter.training.batches import Share
 from dynamicrafter.training.config import TrainConfig, check, lr_factor
 from dynamicrafter.training.draws import draw_sample, seed_dropout
 from dynamicrafter.training.encoding import assemble
+from dynamicrafter.training.export import read_motions, write_motions
 from dynamicrafter.training.history import History
 from dynamicrafter.training.optimizers import Average, build_optimizer, copy_into, set_rate
 from dynamicrafter.training.parallel import (
@@ -177,8 +179,10 @@ class _Run:
         self.trainee, self.parameters = unwrapped(self.accelerator, self.model)
         self.average = None if config.ema is None else Average(self.parameters, config.ema)
         self.step = 0
+        self.motions: Counter[int] = Counter()  # of the clips that this process read
         if snapshot is not None:
             self._restore(snapshot)
+            self.motions = read_motions(config)
         self.last_step = config.steps if config.minutes is None else sys.maxsize
         self.clock = Clock(config.minutes, config.checkpoint_minutes)
         self.history = History(config.output, self.accelerator, self.settings, step=self.step, tracker=config.tracker)
@@ -194,6 +198,7 @@ class _Run:
         for micro in range(config.accumulation):
             clips = next(batches)
             keys += [clip.key for clip in clips]
+            self.motions.update(round(clip.motion) for clip in clips)
             positions = self.share.positions(self.step, micro)
             draws = [draw_sample(config, position) for position in positions]
             batch = assemble(self.pipeline, clips, draws, self.source.nothing, device=accelerator.device)
@@ -220,6 +225,7 @@ class _Run:
         optimizer = optimizer_state(self.accelerator, self.model, self.optimizer)
         if self.is_main:
             self.history.flush()
+            write_motions(self.config, self.motions)
             snapshot = checkpoints.Snapshot(
                 step=self.step, settings=self.settings, trained=trained, average=average, optimizer=optimizer
             )
