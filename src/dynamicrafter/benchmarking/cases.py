@@ -32,7 +32,7 @@ OPTIONS: dict[Option, str] = {
     "together": "the two passes of a guided step as one batch",
     "int8": "weights in 8 bits",
     "blocks": "blocks that come one by one (CUDA)",
-    "compile": "torch.compile, block by block",
+    "compile": "torch.compile, the whole UNet as one graph",
 }
 
 
@@ -127,7 +127,7 @@ class Bench:
             return unet
         unet.to(self.device)
         if case.option == "compile":
-            unet.compile_repeated_blocks(dynamic=False)
+            unet.compile(fullgraph=True, dynamic=False)
         return unet
 
 
