@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 
 from dynamicrafter import AnimateOptions, Animator
-from dynamicrafter.animator.shots import Shot
+from dynamicrafter.specs.clip import ClipSpec
 
 PICTURE = Path(__file__).parents[1] / "examples" / "rocket.jpg"
+PROMPT = "the camera pans left"
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def main() -> None:
 def measure(animator: Animator, size: int, *, steps: int) -> tuple[float, float]:
     """Processor and wall seconds a clip."""
     shots = [
-        Shot(image=PICTURE, prompt="the camera pans left", item=str(number), options=AnimateOptions(steps=steps))
+        ClipSpec(pictures=(PICTURE,), prompts=(PROMPT,), item=str(number), options=AnimateOptions(steps=steps))
         for number in range(size)
     ]
     before, began = os.times(), time.monotonic()

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from dynamicrafter import Animator
-from dynamicrafter.animator.keys import join_gaps, match_colours
 from dynamicrafter.data.synthetic.photos import held_out_photos
 from dynamicrafter.evaluation.cases import view
 from dynamicrafter.evaluation.closure import loop_closure
@@ -22,6 +21,7 @@ from dynamicrafter.evaluation.flicker import flicker
 from dynamicrafter.evaluation.joints import first_jump, measure_joints
 from dynamicrafter.evaluation.motion import CameraMotion
 from dynamicrafter.media.contact_sheet import contact_sheet
+from dynamicrafter.specs.gaps import join_gaps, match_colours
 
 SIZE = (128, 128)
 MOTION, APART = 16, 15  # 16/16 pixels a frame over 15 frames

@@ -3,7 +3,7 @@
     python benchmarks/training.py                # the bundled model at 128 pixels, and reading at 512×320
     python benchmarks/training.py --steps 10 --threads 1
 
-A step is that of the recipe from-scratch-tiny, from encoded clips to the optimiser, through the training loop itself.
+A step is that of the recipe from-scratch, from encoded clips to the optimiser, through the training loop itself.
 The limit of reading is what PyAV takes to decode the very frames that a sample needs, from the nearest point where
 decoding can begin, without colours, sizes or anything else; both alternate, so that their ratio bears a busy machine.
 """
@@ -27,13 +27,12 @@ from dynamicrafter.data.dataset import open_dataset
 from dynamicrafter.data.placement import draws_at, place_frames
 from dynamicrafter.data.synthetic.clips import SyntheticClips
 from dynamicrafter.data.synthetic.motions import CAMERA
-from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.presets import BUNDLED
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.loop import StepReport, train
 from dynamicrafter.training.recipes import get_recipe
-from dynamicrafter.training.scratch import LATENT_CHANNELS, fresh_networks
+from dynamicrafter.training.scratch import fresh_autoencoder, fresh_networks
 
 NUM_FRAMES, STRIDE = 16, 3
 
@@ -48,10 +47,10 @@ def main() -> None:
 
 def steps(folder: Path, count: int) -> None:
     """Samples a second of the training loop, and the memory that it leaves resident."""
-    recipe = get_recipe("from-scratch-tiny").make()
+    recipe = get_recipe("from-scratch").make()
     config = replace(recipe, output=folder, stages=(), steps=count, batch_size=4, workers=0, tracker=None)
     pipeline = DynamiCrafterPipeline(
-        vae=PatchAutoencoder(latent_channels=LATENT_CHANNELS),
+        vae=fresh_autoencoder(),
         scheduler=DynamiCrafterScheduler.from_preset(BUNDLED),
         preset=asdict(BUNDLED),
         **fresh_networks(),

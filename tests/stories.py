@@ -10,10 +10,12 @@ import numpy as np
 from PIL import Image
 
 from dynamicrafter.presets import get_preset
-from dynamicrafter.story.models import KnownModel
+from dynamicrafter.specs.model import ModelDescription, ModelSpec
 
 ROOT = Path(__file__).parent.parent
-TINY = KnownModel(name="seeded:tiny", preset=replace(get_preset("512"), height=64, width=64), hash="")
+TINY = ModelDescription(
+    spec=ModelSpec(name="seeded:tiny"), preset=replace(get_preset("512"), height=64, width=64), path=None
+)
 
 
 def write_story(folder: Path, text: str, *, name: str = "story.yaml") -> Path:
@@ -49,7 +51,7 @@ def run_command(folder: Path, words: list[str]) -> None:
     raise SystemExit(main(words))
 
 
-def complete_pieces(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which pieces a folder of shots holds, each with what tells one making of it from another."""
+def complete_clips(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which clips a folder of shots holds, each with what tells one making of it from another."""
     found = {path.parent.name: path.stat() for path in folder.glob("[!.]*/clip.json")}
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}

@@ -7,15 +7,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
-from dynamicrafter.ui.catalogue import Catalogue
+from dynamicrafter.faces.catalogue import Catalogue
+from dynamicrafter.specs.model import ModelSpec
 from dynamicrafter.ui.engine import Engine
 from dynamicrafter.ui.settings import ServerSettings, Users
 
 ROOT = Path(__file__).parents[1]
 ROCKET = ROOT / "examples" / "rocket.jpg"
-START = {"model": "bundled", "device": "cpu", "dtype": "float32"}
+START = ModelSpec(name="bundled", device="cpu", dtype="float32")
 QUICK = {"steps": 2, "frames": 3, "size": [64, 64], "seed": 7}
 
 
@@ -28,20 +30,20 @@ class SteeredEngine(Engine):
         self.go.set()
         self.fails = []
 
-    def make(self, request, report):
+    def make(self, request, progress):
         if self.fails:
             raise self.fails.pop()
-        return super().make(request, _Held(report, self.go))
+        return super().make(request, _Held(progress, self.go))
 
 
 class _Held:
-    def __init__(self, report, go):
-        self.on_phase, self.on_preview = report.on_phase, report.on_preview
-        self._report, self._go = report, go
+    def __init__(self, progress, go):
+        self.on_phase, self.on_preview = progress.on_phase, progress.on_preview
+        self._progress, self._go = progress, go
 
     def on_step(self, done, steps):
         assert self._go.wait(60)
-        self._report.on_step(done, steps)
+        self._progress.on_step(done, steps)
 
 
 @dataclass
@@ -105,9 +107,9 @@ def site(_served):
     _served.engine.fails.clear()
     with _served.service.queue._changed:
         left = [*_served.service.queue._running, *_served.service.queue._waiting]
-    for job in left:
-        _served.service.queue.cancel(job)
-        job.finished.wait(30)
+    for task in left:
+        _served.service.queue.cancel(task)
+        task.finished.wait(30)
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +141,19 @@ def visit(_browser, site):
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def visitor(site):
+    """A visitor's browser, as far as cookies go; called again, another one's."""
+    clients = []
+
+    def come():
+        client = httpx.Client(base_url=site.url, timeout=60)
+        assert client.get("/").status_code == 200
+        clients.append(client)
+        return client
+
+    yield come
+    for client in clients:
+        client.close()

@@ -18,7 +18,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Animator": "dynamicrafter.animator.animator",
     "Clip": "dynamicrafter.animator.clip",
-    "AnimateOptions": "dynamicrafter.animator.options",
+    "AnimateOptions": "dynamicrafter.specs.options",
+    "ClipSpec": "dynamicrafter.specs.clip",
+    "ModelSpec": "dynamicrafter.specs.model",
     "DynamiCrafterPipeline": "dynamicrafter.pipeline",
     "DynamiCrafterUNet": "dynamicrafter.models.unet",
     "ImageProjector": "dynamicrafter.models.projector",
@@ -33,7 +35,6 @@ __all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator as Animator
     from dynamicrafter.animator.clip import Clip as Clip
-    from dynamicrafter.animator.options import AnimateOptions as AnimateOptions
     from dynamicrafter.models.projector import ImageProjector as ImageProjector
     from dynamicrafter.models.unet import DynamiCrafterUNet as DynamiCrafterUNet
     from dynamicrafter.pipeline import DynamiCrafterPipeline as DynamiCrafterPipeline
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from dynamicrafter.presets import get_preset as get_preset
     from dynamicrafter.randomness import generator_for as generator_for
     from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler as DynamiCrafterScheduler
+    from dynamicrafter.specs.clip import ClipSpec as ClipSpec
+    from dynamicrafter.specs.model import ModelSpec as ModelSpec
+    from dynamicrafter.specs.options import AnimateOptions as AnimateOptions
 
 
 def __getattr__(name: str) -> object:

@@ -40,6 +40,11 @@ class PassPlan:
     rescale: float = 0.0
     interval: tuple[int, int] = EVERY_TIMESTEP
 
+    @property
+    def guidance(self) -> float:
+        """Scale of the prompt."""
+        return dict(zip(self.passes, self.weights, strict=True)).get("conditional", 0.0)
+
     def at(self, timestep: int) -> PassPlan:
         """The plan for one timestep: this one within the interval, and outside it the conditional pass alone."""
         low, high = self.interval
@@ -109,11 +114,13 @@ def plan_passes(
     return PassPlan(passes=tuple(kept), weights=tuple(kept.values()), rescale=rescale, interval=interval)
 
 
-def combine(outputs: Mapping[str, Tensor], plan: PassPlan) -> Tensor:
+def combine(outputs: Mapping[str, Tensor], plan: PassPlan, *, damped: Tensor | None = None) -> Tensor:
     """Weigh the passes' predictions into one, and rescale it where the plan says so.
 
     Args:
         outputs: for each pass of the plan its prediction, (b, …), of any floating-point type.
+        damped: a second unconditional prediction, from which the guided difference starts instead of from the first
+            (arXiv:2310.07702, eq. 8).
 
     Returns:
         (b, …), float32, or float64 where the predictions are.
@@ -121,6 +128,8 @@ def combine(outputs: Mapping[str, Tensor], plan: PassPlan) -> Tensor:
     # Large weights of either sign cancel: half precision would leave little of the difference.
     full = {name: outputs[name].to(torch.promote_types(outputs[name].dtype, torch.float32)) for name in plan.passes}
     terms = [weight * full[name] for name, weight in zip(plan.passes, plan.weights, strict=True)]
+    if damped is not None:
+        terms += [damped.to(terms[0].dtype), -full["unconditional"]]
     guided = torch.stack(terms).sum(0)
     if plan.rescale > 0:
         guided = rescale_guidance(guided, full["conditional"], plan.rescale)

@@ -1,4 +1,4 @@
-"""The released checkpoints, and the small model that comes with the package, as frozen, typed values.
+"""The released checkpoints, and the small model that comes with the package, as one table of frozen, typed values.
 
 Everything that tells one checkpoint from another stands here once; the command line, the pipeline, the checks and
 the documentation read it. Source: arXiv:2310.12190 and the released configurations.
@@ -8,18 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode
+from dynamicrafter.samplers import DDIM, UNIPC, Sampler, get_sampler
+from dynamicrafter.schema import Choice, OptionError, Range, Timesteps, read_fields
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["uniform", "uniform_trailing"]
-Sampler = Literal["ddim", "dpm++", "dpm++sde", "unipc"]
-Quality = Literal["exact", "high", "fast", "draft"]
-PresetName = Literal["256", "512", "1024", "512_interp", "bundled"]
+Quality = str  # a key of QUALITIES
+PresetName = str  # of a row of the table
+NetworkName = Literal[
+    "dynamicrafter",
+    "dynamicrafter_toon",
+    "videocrafter1_image",
+    "videocrafter1_text",
+    "videocrafter1_text_fps",
+    "videocrafter2_text",
+]
 
 NUM_TRAIN_TIMESTEPS = 1000
 EVERY_TIMESTEP = (0, NUM_TRAIN_TIMESTEPS - 1)
+INTERVAL = Timesteps(last=EVERY_TIMESTEP[1])
 NUM_FRAMES = 16  # the length that the released checkpoints were trained on
 MAX_FRAMES = 512  # of a clip that is made in windows of that length
 SMALLEST_WINDOW = 4  # of which two frames may be the pictures that a clip begins and ends with
@@ -38,6 +49,9 @@ class MotionControl:
     calm: int  # least motion: the smallest stride, but the *highest* frame rate
     lively: int  # most motion
 
+    def __post_init__(self) -> None:
+        read_fields(self)
+
     @property
     def low(self) -> int:
         return min(self.calm, self.lively)
@@ -53,17 +67,20 @@ class Sampling:
 
     steps: int
     sampler: Sampler
-    guidance_interval: tuple[int, int] | None = None  # timesteps; None: all
+    guidance_interval: tuple[int, int] = EVERY_TIMESTEP
     cache: float = 0.0  # see `DeepFeatures`; 0: none
 
 
 # Measured in docs/speed.md. Guidance is left out where it costs most and changes least, at low noise.
 QUALITIES: dict[Quality, Sampling] = {
-    "exact": Sampling(steps=50, sampler="ddim"),
-    "high": Sampling(steps=20, sampler="unipc"),
-    "fast": Sampling(steps=9, sampler="unipc", guidance_interval=(150, 999)),
-    "draft": Sampling(steps=5, sampler="unipc", guidance_interval=(300, 999)),
+    "exact": Sampling(steps=50, sampler=DDIM),
+    "high": Sampling(steps=20, sampler=UNIPC),
+    "fast": Sampling(steps=9, sampler=UNIPC, guidance_interval=(150, 999)),
+    "draft": Sampling(steps=5, sampler=UNIPC, guidance_interval=(300, 999)),
 }
+
+
+QUALITY = Choice(lambda: tuple(QUALITIES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +97,19 @@ class Preset:
     guidance_rescale: float
     motion: MotionControl
     learned_image_scale: bool  # image cross-attention weighted by tanh(alpha) + 1 instead of 1
-    interpolates: bool  # trained on first and last frame; serves interpolation and loops
+    modes: tuple[Mode, ...]  # that it was trained for
     repo: str  # on the Hugging Face hub; empty for the one that comes with the package
     file: str = "model.ckpt"
+    aliases: tuple[str, ...] = ()
     steps: int = 50
     eta: float = 1.0
     guidance: float = 7.5
-    sampler: Sampler = "ddim"
+    sampler: Sampler = DDIM
+    network: NetworkName = "dynamicrafter"  # see `architectures.NETWORKS`
+    ends_clean: bool = False  # whether DDIM's last step undoes the latent rescale
+
+    def __post_init__(self) -> None:
+        read_fields(self)
 
     def sampling(self, quality: Quality | None) -> Sampling:
         """What a quality stands for; None for the preset's own settings."""
@@ -94,13 +117,28 @@ class Preset:
 
     def eta_for(self, sampler: Sampler) -> float:
         """The share of fresh noise where none is asked for: DDIM's as published, and what the others were made for."""
-        match sampler:
-            case "ddim":
-                return self.eta
-            case "dpm++sde":
-                return 1.0
-            case _:
-                return 0.0
+        eta = get_sampler(sampler).eta
+        return self.eta if eta is None else eta
+
+    def check_mode(self, mode: Mode) -> None:
+        """Raises InputError where the networks can't make clips in a mode, trained for it or not."""
+        strict = self.network != "dynamicrafter" or mode == TEXT
+        if strict and mode not in self.modes:
+            able = [preset.called for preset in every_preset() if mode in preset.modes]
+            raise InputError(
+                f"mode must be {' or '.join(self.modes)} with preset {self.name}, got {mode}; for that take "
+                f"{' or '.join(able)}."
+            )
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether it was trained on the first and the last frame."""
+        return INTERPOLATE in self.modes
+
+    @property
+    def called(self) -> str:
+        """The name that people use for it."""
+        return self.aliases[0] if self.aliases else self.name
 
     @property
     def motion_key(self) -> str:
@@ -122,7 +160,7 @@ PRESETS: dict[str, Preset] = {
             guidance_rescale=0.0,
             motion=MotionControl(unit="frame stride", default=3, calm=1, lively=6),
             learned_image_scale=True,
-            interpolates=False,
+            modes=(ANIMATE,),
             repo="Doubiiu/DynamiCrafter",
         ),
         Preset(
@@ -136,7 +174,7 @@ PRESETS: dict[str, Preset] = {
             guidance_rescale=0.7,
             motion=MotionControl(unit="frames per second", default=24, calm=30, lively=15),
             learned_image_scale=False,
-            interpolates=False,
+            modes=(ANIMATE,),
             repo="Doubiiu/DynamiCrafter_512",
         ),
         Preset(
@@ -150,7 +188,7 @@ PRESETS: dict[str, Preset] = {
             guidance_rescale=0.7,
             motion=MotionControl(unit="frames per second", default=10, calm=15, lively=5),
             learned_image_scale=False,
-            interpolates=False,
+            modes=(ANIMATE,),
             repo="Doubiiu/DynamiCrafter_1024",
         ),
         Preset(
@@ -164,11 +202,102 @@ PRESETS: dict[str, Preset] = {
             guidance_rescale=0.7,
             motion=MotionControl(unit="frames per second", default=5, calm=30, lively=5),
             learned_image_scale=False,
-            interpolates=True,
+            modes=(INTERPOLATE, LOOP),
             repo="Doubiiu/DynamiCrafter_512_Interp",
+            aliases=("interp", "512-interp"),
+        ),
+        Preset(
+            name="toon",
+            height=320,
+            width=512,
+            prediction="v_prediction",
+            zero_terminal_snr=True,
+            base_scale=0.7,
+            spacing="uniform_trailing",
+            guidance_rescale=0.7,
+            motion=MotionControl(unit="frames per second", default=10, calm=30, lively=5),
+            learned_image_scale=False,
+            modes=(INTERPOLATE, LOOP),
+            repo="Doubiiu/ToonCrafter",
+            aliases=("tooncrafter",),
+            network="dynamicrafter_toon",
+        ),
+        Preset(
+            name="vc1_text_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=None,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(TEXT,),
+            repo="VideoCrafter/Text2Video-512",
+            aliases=("vc1",),
+            guidance=12.0,
+            network="videocrafter1_text",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc1_text_1024",
+            height=576,
+            width=1024,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.3,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(TEXT,),
+            repo="VideoCrafter/Text2Video-1024",
+            aliases=("vc1-1024",),
+            guidance=12.0,
+            network="videocrafter1_text_fps",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc2_text_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.7,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=28, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(TEXT,),
+            repo="VideoCrafter/VideoCrafter2",
+            aliases=("vc2",),
+            guidance=12.0,
+            network="videocrafter2_text",
+            ends_clean=True,
+        ),
+        Preset(
+            name="vc1_image_512",
+            height=320,
+            width=512,
+            prediction="epsilon",
+            zero_terminal_snr=False,
+            base_scale=0.7,
+            spacing="uniform",
+            guidance_rescale=0.0,
+            motion=MotionControl(unit="frames per second", default=8, calm=32, lively=4),
+            learned_image_scale=False,
+            modes=(ANIMATE,),
+            repo="VideoCrafter/Image2Video-512",
+            aliases=("vc1-image",),
+            guidance=12.0,
+            network="videocrafter1_image",
+            ends_clean=True,
         ),
     )
 }
+
+USUAL_PRESET = "512"  # where one must stand for all
 
 # The small model of the package: trained from nothing on clips of known motion; see docs/model-card.md. It answers x₀,
 # which few training clips teach better than v, and has learned to follow the prompt without guidance.
@@ -183,26 +312,30 @@ BUNDLED = Preset(
     guidance_rescale=0.0,
     motion=MotionControl(unit="frames per second", default=12, calm=24, lively=8),
     learned_image_scale=False,
-    interpolates=True,
+    modes=(ANIMATE, INTERPOLATE, LOOP),
     repo="",
     steps=12,
     eta=0.0,
     guidance=1.0,
 )
 
-_ALIASES = {"interp": "512_interp", "512-interp": "512_interp"}
+
+def every_preset() -> list[Preset]:
+    """The released presets, and the package's own last."""
+    return [*PRESETS.values(), BUNDLED]
 
 
 def get_preset(name: str) -> Preset:
-    """Look a preset up by name ("interp" is short for "512_interp").
+    """Look a preset up by its name or an alias ("interp" is short for "512_interp").
 
     Raises:
         InputError: no preset has that name.
     """
-    preset = BUNDLED if name == BUNDLED.name else PRESETS.get(_ALIASES.get(name, name))
-    if preset is None:
-        raise InputError(f"preset must be one of {', '.join(get_args(PresetName))}, got {name!r}.")
-    return preset
+    known = every_preset()
+    for preset in known:
+        if name == preset.name or name in preset.aliases:
+            return preset
+    raise InputError(f"preset must be one of {', '.join(preset.name for preset in known)}, got {name!r}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,19 +358,32 @@ PRUNED_COPIES = (
 ENCODER_REPO = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
-def check_frame_size(height: int, width: int) -> None:
+def check_frame_size(height: int, width: int, *, name: str = "size") -> None:
     """Hold a frame size in pixels against what the networks can halve.
 
+    Args:
+        name: of the option that gave it.
+
     Raises:
-        InputError: a side is not a positive multiple of `SIZE_MULTIPLE`, and then the nearest that is gets named, or
+        OptionError: a side is not a positive multiple of `SIZE_MULTIPLE`, and then the nearest that is gets named, or
             it is longer than `LARGEST_SIDE`.
     """
-    for name, value in (("height", height), ("width", width)):
+    for side, value in (("height", height), ("width", width)):
         if value <= 0 or value % SIZE_MULTIPLE:
             near = max(SIZE_MULTIPLE, round(value / SIZE_MULTIPLE) * SIZE_MULTIPLE)
-            raise InputError(f"{name} must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}.")
+            raise _SideError(
+                name, side, f"must be a positive multiple of {SIZE_MULTIPLE} pixels, got {value}; try {near}."
+            )
         if value > LARGEST_SIDE:
-            raise InputError(f"{name} must be at most {LARGEST_SIDE} pixels, got {value}; try {LARGEST_SIDE}.")
+            raise _SideError(name, side, f"must be at most {LARGEST_SIDE} pixels, got {value}; try {LARGEST_SIDE}.")
+
+
+class _SideError(OptionError):
+    """A frame size breaks a rule by one of its sides, which the message names."""
+
+    def __init__(self, option: str, side: str, text: str) -> None:
+        super().__init__(side, text)
+        self.option = option
 
 
 def auto_size(preset: Preset, picture: tuple[int, int]) -> tuple[int, int]:
@@ -260,70 +406,33 @@ def auto_size(preset: Preset, picture: tuple[int, int]) -> tuple[int, int]:
     return high, wide
 
 
-def check_eta(eta: float, sampler: Sampler = "ddim") -> None:
-    """Raises InputError where the sampler could not take a step with this share of fresh noise."""
-    if not 0 <= eta <= 1:
-        raise InputError(f"eta must be between 0 and 1, got {eta}; try 1.")
-    if eta > 0 and sampler in ("dpm++", "unipc"):
-        raise InputError(
-            f"eta must be 0 with the sampler {sampler}, which adds no noise, got {eta}; "
-            f"leave it out, or take the sampler ddim or dpm++sde."
-        )
+CACHE = Range(0, 1)  # of `cache`, the change of features relative to themselves
 
 
 def check_interval(interval: tuple[int, int]) -> None:
     """Raises InputError where these are not a first and a last timestep."""
-    low, high = interval
-    if not EVERY_TIMESTEP[0] <= low <= high <= EVERY_TIMESTEP[1]:
-        raise InputError(
-            f"guidance_interval must be two timesteps from 0 to {EVERY_TIMESTEP[1]}, the lower first, got {low} and "
-            f"{high}; try 200 and 800."
-        )
+    INTERVAL.read("guidance_interval", interval)
 
 
 def check_cache(tolerance: float) -> None:
     """Raises InputError where this is no change of features relative to themselves."""
-    if not 0 <= tolerance <= 1:
-        raise InputError(f"cache must be between 0 (off) and 1, got {tolerance}; try 0.1.")
-
-
-def check_quality(quality: str | None) -> None:
-    """Raises InputError where there is no such quality."""
-    if quality is not None and quality not in get_args(Quality):
-        raise InputError(f"quality must be one of {', '.join(get_args(Quality))}, got {quality!r}.")
-
-
-def check_sampler(sampler: str) -> None:
-    """Raises InputError where there is no such sampler."""
-    if sampler not in get_args(Sampler):
-        raise InputError(f"sampler must be one of {', '.join(get_args(Sampler))}, got {sampler!r}.")
+    CACHE.check("cache", tolerance)
 
 
 def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:
     """Rebuild a preset from the dictionary that a saved pipeline keeps of it.
 
+    The modes and aliases of an older folder, which says none, are those of the table's preset of its name.
+
     Raises:
         InputError: a field is missing, unknown or of a wrong type, as in a folder written by a newer version.
     """
     try:
-        values = dict(fields or {})
-        motion = MotionControl(**values.pop("motion"))
-        preset = Preset(**values, motion=motion)
-        _check_types(motion)
-        _check_types(preset)
+        given = dict(fields or {})
+        between = given.pop("interpolates", False)
+        usual = next((preset for preset in every_preset() if preset.name == given.get("name")), None)
+        modes = usual.modes if usual else (INTERPOLATE, LOOP) if between else (ANIMATE,)
+        values: dict[str, Any] = {"modes": modes, "aliases": usual.aliases if usual else (), **given}
+        return Preset(**values | {"motion": MotionControl(**values["motion"])})
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"the folder's preset can't be read ({error}); convert the checkpoint again.") from error
-    return preset
-
-
-def _check_types(values: Preset | MotionControl) -> None:
-    """Raises TypeError where a field holds what its annotation does not allow; a whole number may stand for a float."""
-    for name, hint in get_type_hints(type(values)).items():
-        value = getattr(values, name)
-        if get_origin(hint) is Literal:
-            allowed = value in get_args(hint)
-        else:
-            kinds = set(get_args(hint) or (hint,))
-            allowed = type(value) in (kinds | {int} if float in kinds else kinds)
-        if not allowed:
-            raise TypeError(f"{name} is {value!r}")

@@ -6,6 +6,8 @@ import re
 
 from dynamicrafter.errors import InputError
 
+FREE = "free"  # as a budget of memory: what other programs leave
+
 
 def parse_memory(text: str) -> int:
     """Bytes of a size such as 24GB or 7.5GiB.

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from PIL import Image
 
 from dynamicrafter import AnimateOptions, Animator, Clip, DynamiCrafterPipeline
-from dynamicrafter.animator.animator import Shot
 from dynamicrafter.errors import InputError
 from dynamicrafter.evaluation.fidelity import reconstruct
 from dynamicrafter.hub import LocalModel
@@ -19,7 +17,8 @@ from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import picture_hash
 from dynamicrafter.media.video import read_clip, read_metadata
 from dynamicrafter.memory.devices import choose_device, choose_dtype
-from dynamicrafter.presets import PRESETS, QUALITIES, Quality, get_preset
+from dynamicrafter.presets import PRESETS, QUALITIES, get_preset
+from dynamicrafter.specs.clip import ClipSpec
 from tiny import pipeline
 
 QUICK = AnimateOptions(steps=2)
@@ -88,9 +87,8 @@ def test_interpolation_ends_and_loops_are_conditioned_on_their_pictures(animator
 
 def test_a_clip_is_the_same_in_a_batch_of_three(animator, pictures):
     def shot(index):
-        return Shot(
-            image=pictures[index], prompt=f"prompt {index}", options=replace(QUICK, seed=index, motion=20 + index)
-        )
+        options = replace(QUICK, seed=index, motion=20 + index)
+        return ClipSpec(pictures=(pictures[index],), prompts=(f"prompt {index}",), options=options)
 
     alone = [animator.run([shot(index)])[0] for index in range(3)]
     together = animator.run([shot(2), shot(0), shot(1)])
@@ -120,7 +118,7 @@ def test_the_pipeline_with_the_plain_seed_makes_the_same_clip(animator, pictures
 
 
 @pytest.mark.parametrize("name", ["512", "bundled"])
-@pytest.mark.parametrize("quality", get_args(Quality))
+@pytest.mark.parametrize("quality", QUALITIES)
 def test_a_quality_sets_what_is_not_given_and_stays_when_resolved_again(name, quality):
     preset, wanted = get_preset(name), QUALITIES[quality]
     made = AnimateOptions(quality=quality).resolved(preset)
@@ -147,7 +145,9 @@ def test_each_sampler_takes_the_noise_that_it_was_made_for(sampler, eta):
 
 def test_progress_counts_every_step(animator, pictures):
     seen = []
-    animator.run([Shot(image=pictures[0], options=QUICK)], on_step=lambda done, total: seen.append((done, total)))
+    animator.run(
+        [ClipSpec(pictures=(pictures[0],), options=QUICK)], on_step=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -193,9 +193,9 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
     ("settings", "message"),
     [
         ({"steps": 0}, "steps must be between 1 and 1000, got 0"),
-        ({"steps": 2.5}, "steps must be of type int, got 2.5"),
-        ({"seed": -1}, "seed must be between 0 and"),
-        ({"seed": 10**400}, "seed must be between 0 and"),
+        ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
+        ({"seed": -2}, "seed must be between -1 and"),
+        ({"seed": 10**400}, "seed must be between -1 and"),
         ({"frames": 513}, "frames must be between 1 and 512, got 513"),
         ({"window": 17}, "window must be between 4 and 16, got 17; try 16"),
         ({"window": 3}, "window must be between 4 and 16, got 3; try 4"),
@@ -206,21 +206,21 @@ def test_interpolating_with_a_model_not_trained_for_it_warns(animator, pictures,
         ({"motion": 0}, "motion must be between 1 and 1000, got 0"),
         ({"size": (320, 500)}, "width must be a positive multiple of 64 pixels, got 500; try 512"),
         ({"size": (0, 64)}, "height must be a positive multiple of 64 pixels, got 0; try 64"),
-        ({"size": 64}, 'size must be a height and a width in pixels or "auto", got 64'),
+        ({"size": 64}, "size must be width x height in pixels, such as 1024x576, or auto, got 64"),
         ({"fit": "crop"}, "fit must be one of cover, contain, stretch, got 'crop'"),
-        ({"steps": True}, "steps must be of type int, got True"),
-        ({"guidance": "strong"}, "guidance must be of type int or float, got 'strong'"),
-        ({"deterministic": 1}, "deterministic must be of type bool, got 1"),
-        ({"pin_first_frame": "yes"}, "pin_first_frame must be of type bool, got 'yes'"),
-        ({"fit": 3}, "fit must be of type str, got 3"),
-        ({"size": (64, 64.0)}, "size must be a height and a width in pixels"),
-        ({"negative": None}, "negative must be of type str, got None"),
-        ({"size": "large"}, "size must be a height and a width in pixels or \"auto\", got 'large'"),
+        ({"steps": True}, "steps must be a whole number, got True"),
+        ({"guidance": "strong"}, "guidance must be a number, got 'strong'"),
+        ({"deterministic": 2}, "deterministic must be true or false, got 2"),
+        ({"pin_first_frame": "si"}, "pin_first_frame must be true or false, got 'si'"),
+        ({"fit": 3}, "fit must be one of cover, contain, stretch, got 3"),
+        ({"size": (64, 64.5)}, "size must be width x height in pixels"),
+        ({"negative": None}, "negative must be text, got None"),
+        ({"size": "large"}, "size must be width x height in pixels, such as 1024x576, or auto, got 'large'"),
         ({"sampler": "euler"}, r"sampler must be one of ddim, dpm\+\+, dpm\+\+sde, unipc, got 'euler'"),
         ({"sampler": "unipc", "eta": 1.0}, "eta must be 0 with the sampler unipc, which adds no noise, got 1.0"),
-        ({"cache": 1.5}, r"cache must be between 0 \(off\) and 1, got 1.5; try 0.1"),
+        ({"cache": 1.5}, "cache must be between 0 and 1, got 1.5; try 1"),
         ({"guidance_interval": (800, 200)}, "guidance_interval must be two timesteps from 0 to 999, the lower first"),
-        ({"guidance_interval": 200}, "guidance_interval must be the first and the last timestep, from 0, got 200"),
+        ({"guidance_interval": 200}, "guidance_interval must be two timesteps .* such as 200-800, got 200"),
         ({"quality": "best"}, "quality must be one of exact, high, fast, draft, got 'best'"),
         ({"stepps": 3}, "unknown options stepps; known are"),
     ],
@@ -234,8 +234,8 @@ def test_options_that_break_a_rule_are_refused_in_one_line(animator, pictures, s
 def test_interpolation_needs_two_frames_and_a_last_picture(animator, pictures):
     with pytest.raises(InputError, match="frames must be between 2 and 512, got 1"):
         animator.interpolate(pictures[0], pictures[1], frames=1)
-    with pytest.raises(InputError, match="last_image must be given"):
-        animator.run([Shot(image=pictures[0], mode="interpolate", options=QUICK)])
+    with pytest.raises(InputError, match="pictures must be at least 2 to interpolate, got 1"):
+        animator.run([ClipSpec(pictures=(pictures[0],), mode="interpolate", options=QUICK)])
 
 
 def test_size_auto_goes_by_the_first_picture_and_is_kept_as_what_it_came_to(animator, pictures):
@@ -249,7 +249,7 @@ def test_size_auto_goes_by_the_first_picture_and_is_kept_as_what_it_came_to(anim
 
 def test_pictures_of_one_batch_must_come_to_the_same_size(animator, pictures):
     options = replace(QUICK, frames=1, size="auto")
-    shots = [Shot(image=picture, options=options) for picture in (pictures[0], pictures[1].resize((300, 80)))]
+    shots = [ClipSpec(pictures=(picture,), options=options) for picture in (pictures[0], pictures[1].resize((300, 80)))]
     with pytest.raises(InputError, match=r"must have the same size, got \(64, 128\), \(64, 64\); run them apart"):
         animator.run(shots)
     assert {clip.frames.shape for clip in animator.run([shots[0]] * 2)} == {(1, 64, 64, 3)}
@@ -275,21 +275,28 @@ def test_a_long_loop_is_a_long_interpolation_without_its_last_frame(animator, pi
 
 
 def test_shots_that_differ_in_what_a_batch_shares_are_refused(animator, pictures):
-    shots = [Shot(image=pictures[0], options=replace(QUICK, steps=steps)) for steps in (2, 3)]
-    with pytest.raises(InputError, match="shots of one batch must have the same steps, got 2, 3"):
+    shots = [ClipSpec(pictures=(pictures[0],), options=replace(QUICK, steps=steps)) for steps in (2, 3)]
+    with pytest.raises(InputError, match="clips of one batch must have the same steps, got 2, 3"):
         animator.run(shots)
-    with pytest.raises(InputError, match="shots of one batch must have the same deterministic, got False, True"):
-        animator.run([Shot(image=pictures[0], options=replace(QUICK, deterministic=mean)) for mean in (True, False)])
+    with pytest.raises(InputError, match="clips of one batch must have the same deterministic, got False, True"):
+        animator.run(
+            [ClipSpec(pictures=(pictures[0],), options=replace(QUICK, deterministic=mean)) for mean in (True, False)]
+        )
     with pytest.raises(InputError, match="must have the same mode, got animate, loop"):
-        animator.run([Shot(image=pictures[0], options=QUICK), Shot(image=pictures[0], mode="loop", options=QUICK)])
-    with pytest.raises(InputError, match="at least one shot"):
+        animator.run(
+            [
+                ClipSpec(pictures=(pictures[0],), options=QUICK),
+                ClipSpec(pictures=(pictures[0],), mode="loop", options=QUICK),
+            ]
+        )
+    with pytest.raises(InputError, match="at least one clip"):
         animator.run([])
 
 
 def test_metadata_from_strangers_are_checked():
     with pytest.raises(InputError, match="unknown options colour"):
         AnimateOptions.from_dict({"colour": 3})
-    with pytest.raises(InputError, match="frames must be of type int, got 'many'"):
+    with pytest.raises(InputError, match="frames must be a whole number, got 'many'"):
         AnimateOptions.from_dict({"frames": "many"})
     assert AnimateOptions.from_dict({"size": [64, 128]}).size == (64, 128)
 
@@ -316,9 +323,8 @@ def test_seeded_names_are_checked():
 
 
 def test_a_mode_that_there_is_none_of_is_refused(animator, pictures):
-    shot = Shot(image=pictures[0], last_image=pictures[1], mode="dissolve", options=QUICK)
     with pytest.raises(InputError, match=r"mode must be one of animate, interpolate, loop, got 'dissolve'\."):
-        animator.run([shot])
+        ClipSpec(pictures=tuple(pictures[:2]), mode="dissolve", options=QUICK)
 
 
 def test_without_a_name_the_best_model_for_animating_on_this_machine_is_loaded(monkeypatch):
@@ -327,8 +333,8 @@ def test_without_a_name_the_best_model_for_animating_on_this_machine_is_loaded(m
         DynamiCrafterPipeline, "from_pretrained", lambda name, **_: asked.append(name) or pipeline("tiny512")
     )
     monkeypatch.setattr(
-        "dynamicrafter.animator.animator.best_local",
-        lambda task: LocalModel(path=Path(task), kind="file", preset={"animate": "1024"}[task]),
+        "dynamicrafter.hub.best_local",
+        lambda mode: LocalModel(path=Path(mode), kind="file", preset={"animate": "1024"}[mode]),
     )
     assert Animator.from_pretrained(device="cpu").model == "1024"
     assert Animator.from_pretrained("bundled", device="cpu").model == "bundled"

@@ -5,11 +5,12 @@ import pytest
 from PIL import Image
 
 from dynamicrafter import AnimateOptions, Animator
-from dynamicrafter.animator.keys import KeyShot, join_gaps, key_frames, match_colours, plan_gaps
 from dynamicrafter.errors import InputError
 from dynamicrafter.evaluation.fidelity import reconstruct
 from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.presets import auto_size
+from dynamicrafter.specs.clip import ClipSpec
+from dynamicrafter.specs.gaps import join_gaps, key_frames, match_colours, plan_gaps
 from tiny import pipeline
 
 QUICK = AnimateOptions(steps=1, frames=5, guidance=1.0)
@@ -113,8 +114,8 @@ def test_each_gap_is_the_interpolation_that_its_pictures_prompt_and_stream_make_
 def test_progress_counts_the_steps_of_all_gaps(animator, pictures):
     seen = []
     options = AnimateOptions(steps=2, frames=2, guidance=1.0)
-    shot = KeyShot(pictures=tuple(pictures), closed=True, options=options)
-    animator.run_through(shot, on_step=lambda done, total: seen.append((done, total)))
+    clip = ClipSpec(pictures=tuple(pictures), mode="interpolate", closed=True, options=options)
+    animator.run([clip], on_step=lambda done, total: seen.append((done, total)))
     assert seen == [(step, 6) for step in range(1, 7)]
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 from dynamicrafter import AnimateOptions, Animator, DynamiCrafterPipeline
 from dynamicrafter.animator import animator as module
 from dynamicrafter.errors import InputError, MemoryShortageError
-from dynamicrafter.kernels.transfer import is_out_of_memory
+from dynamicrafter.memory import devices
+from dynamicrafter.memory.advice import is_out_of_memory
 from dynamicrafter.memory.plan import make_plan
 from dynamicrafter.memory.reload import is_unloaded
 from dynamicrafter.pipeline.lora import write_lora
@@ -128,7 +129,7 @@ def test_a_budget_must_be_a_size():
 def test_a_budget_may_be_what_is_free_when_a_run_begins(monkeypatch):
     animator = load(memory="free")
     budgets = iter([64 * 10**9, 98 * 10**7])
-    monkeypatch.setattr(module, "free_memory", lambda _: next(budgets))
+    monkeypatch.setattr(devices, "free_memory", lambda _: next(budgets))
     assert animator.plan(AnimateOptions(**QUICK)).measures == ()
     assert animator.plan(AnimateOptions(**QUICK)).measures == ("encoders",)
 

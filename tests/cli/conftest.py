@@ -12,7 +12,7 @@ from PIL import Image
 from dynamicrafter import Animator
 from dynamicrafter.cli.main import main
 
-_load = cache(Animator.from_pretrained)
+_load = cache(Animator.load)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def cli(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.delenv("DYNAMICRAFTER_MODELS", raising=False)
 
-    monkeypatch.setattr(Animator, "from_pretrained", _load)
+    monkeypatch.setattr(Animator, "load", _load)
 
     def run(*words: object) -> Outcome:
         capfd.readouterr()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,9 +20,9 @@ from dynamicrafter.cli import batch
 from dynamicrafter.cli.parsing import parse
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.folders import BUNDLED_FOLDER
-from dynamicrafter.jobs.maker import Hello, Maker, Setup, answer
+from dynamicrafter.jobs.worker import Worker, WorkerReady, WorkerSetup, answer
 from dynamicrafter.media.video import read_clip, read_metadata
-from quick_jobs import ScriptedPool
+from quick_jobs import MODEL, ScriptedPool
 
 EXAMPLE = Path(__file__).parents[2] / "examples"
 TINY = ("--model", "seeded:tiny", "--device", "cpu", "--dtype", "float32", "--steps", "1", "--frames", "2")
@@ -33,9 +34,12 @@ def in_process(monkeypatch):
     """Real clips, without the seconds that a process takes to start; gives the pools that were opened."""
     pools = []
 
-    def opened(setup: Setup, devices: list[str], *, aside: Path) -> ScriptedPool:
-        maker = Maker.__new__(Maker)
-        maker.setup, maker.animator = setup, Animator.from_pretrained(setup.model, device=setup.device)
+    def opened(setup: WorkerSetup, devices: list[str], *, aside: Path) -> ScriptedPool:
+        maker = Worker.__new__(Worker)
+        maker.setup, maker.animator = (
+            setup,
+            Animator.load(replace(setup.model, device=setup.model.device or "cpu", dtype=None)),
+        )
         pools.append(ScriptedPool(lambda _, orders: answer(maker, orders), len(devices)))
         return pools[-1]
 
@@ -121,7 +125,7 @@ def test_all_problems_are_said_before_anything_is_made(cli, listed, in_process):
     done = cli("batch", "jobs.csv", "-o", "out", *TINY)
     assert (done.code, done.out, in_process) == (2, "", [])
     said = done.err.splitlines()
-    assert said[0] == "Checking 4 jobs…"
+    assert said[0] == "Checking 3 jobs…"
     assert said[1] == "jobs.csv, line 2: steps must be between 1 and 1000, got 0; try 1."
     assert said[2].startswith("jobs.csv, line 3: gone.png does not exist")
     assert said[3].startswith("jobs.csv, line 5: output c-2.mp4 is also that of jobs.csv, line 4 ('c')")
@@ -130,11 +134,11 @@ def test_all_problems_are_said_before_anything_is_made(cli, listed, in_process):
 
 
 def test_a_job_that_fails_is_named_and_decides_the_exit_code(cli, listed, in_process, monkeypatch):
-    def failing(self: Maker, orders, on_step=None):
-        raise MemoryError if orders[0].key == "b" else StopIteration
+    def failing(self: Worker, orders, on_step=None):
+        raise MemoryError if orders[0].clip.item == "b" else StopIteration
 
     with monkeypatch.context() as patch:
-        patch.setattr(Maker, "make", failing)
+        patch.setattr(Worker, "make", failing)
         done = cli("batch", "jobs.csv", "-o", "out", *TINY)
     assert done.code == batch.SOME_FAILED
     assert "failed: jobs.csv, line 3 (b): out of memory; try a smaller size" in done.err
@@ -149,8 +153,8 @@ def test_a_job_that_fails_is_named_and_decides_the_exit_code(cli, listed, in_pro
     ("words", "said"),
     [
         ([], "--output is missing; name a folder for the clips: -o clips"),
-        (["-o", "out", "--workers", "0"], "workers must be at least 1, got 0; try 1."),
-        (["-o", "out", "--batch-size", "0"], "batch_size must be at least 1, got 0; try 1."),
+        (["-o", "out", "--workers", "0"], "workers must be between 1 and 100000, got 0; try 1."),
+        (["-o", "out", "--batch-size", "0"], "batch-size must be between 1 and 100000, got 0; try 1."),
         (["-o", "out", "--mode", "dance"], "mode must be one of animate, interpolate, loop, got 'dance'."),
         (["-o", "no/out"], "output no/out can't be made: there is no folder no; create it first."),
         (["-o", "photo.png"], "output photo.png is a file, where a folder for the clips is wanted"),
@@ -182,7 +186,7 @@ def test_each_device_has_a_worker_and_a_cpu_as_many_as_it_bears(monkeypatch, wor
     monkeypatch.setattr(batch.psutil, "cpu_count", lambda: 8)
     monkeypatch.setattr(batch.psutil, "virtual_memory", lambda: SimpleNamespace(available=5 << 30))
     command = parse(batch.BatchCommand, ["jobs.csv", "-o", "out", *words], prog="dynamicrafter batch")
-    assert batch._devices(command, "seeded:tiny") == devices
+    assert batch._devices(command, MODEL) == devices
 
 
 def test_a_clusters_workers_get_whole_paths(cli, listed, monkeypatch):
@@ -197,7 +201,7 @@ def test_a_clusters_workers_get_whole_paths(cli, listed, monkeypatch):
     done = cli("batch", "jobs.csv", "-o", "out", "--model", "model", "--ray", "auto", "--workers", "2")
     assert done.errors == ["error: as far as this."]
     [(setup, address, numbers)] = given
-    assert Path(setup.model).is_absolute()
+    assert Path(setup.model.name).is_absolute()
     assert (address, numbers) == ("auto", {"num_workers": 2, "most": 5})
 
 
@@ -222,11 +226,11 @@ def test_where_nobody_watches_a_line_now_and_then_says_how_much_is_left(monkeypa
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     watcher = batch._Watcher(quiet=False)
     watcher.advanced(0.0)  # before any worker is ready, nothing can be foretold
-    watcher.ready("worker 1", Hello("cpu", "", 0))
+    watcher.ready("worker 1", WorkerReady("cpu", "", 0))
     for seconds, share in ((10, 0.1), (20, 0.25), (25, 0.3), (60, 0.5)):
         clock[0] = 100.0 + seconds
         watcher.advanced(share)
-    assert capfd.readouterr().err.splitlines() == ["0/0 clips, 1:00 left", "0/0 clips, 1:00 left"]
+    assert capfd.readouterr().err.splitlines() == ["0/0 clips, 1 min 0 s left", "0/0 clips, 1 min 0 s left"]
 
 
 def start(folder, *words):

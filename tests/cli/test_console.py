@@ -1,6 +1,7 @@
 import gc
 import logging
 import sys
+import time
 from unittest.mock import Mock
 
 import diffusers  # noqa: F401 as the command has it after its first import
@@ -8,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamicrafter.cli import console
-from dynamicrafter.cli.console import Progress, importing, minutes, one_line, shown_warnings
+from dynamicrafter.cli.console import Progress, importing, one_line, shown_warnings
 
 
 @given(st.text())
@@ -24,35 +24,28 @@ def test_printable_words_stay_as_they_are(words):
     assert one_line("\n".join(words)) == " ".join(words)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0.0 s"), (8.44, "8.4 s"), (60, "1:00"), (187.2, "3:07"), (3726.6, "1:02:07")]
-)
-def test_spans_of_time_read_as_a_clock(seconds, text):
-    assert minutes(seconds) == text
-
-
 def test_where_nobody_watches_a_line_appears_now_and_then(capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     progress = Progress(quiet=False)
     progress.start()
     for done in range(1, 21):
         clock[0] += 4
         progress.on_step(done, 20)
     assert capsys.readouterr().err.splitlines() == [
-        "Step 4/20, 4.00 s/step, 1:04 left",
-        "Step 8/20, 4.00 s/step, 48.0 s left",
-        "Step 12/20, 4.00 s/step, 32.0 s left",
-        "Step 16/20, 4.00 s/step, 16.0 s left",
+        "Denoising, step 4/20, 1 min 4 s left",
+        "Denoising, step 8/20, 48 s left",
+        "Denoising, step 12/20, 32 s left",
+        "Denoising, step 16/20, 16 s left",
         "Decoding…",
     ]
-    assert progress.pace() == "20 steps in 1:20 (4.00 s/step)"
+    assert progress.pace() == "20 steps in 1 min 20 s (4.00 s/step)"
 
 
 def test_only_the_packages_own_warnings_are_shown_each_once(capsys):
     with shown_warnings():
         for _ in range(2):
-            logging.getLogger("dynamicrafter.animator.options").warning("motion %d is\nstrange", 3)
+            logging.getLogger("dynamicrafter.specs.options").warning("motion %d is\nstrange", 3)
         logging.getLogger("dynamicrafter").info("a detail")
         logging.getLogger("diffusers").info("advice")
     assert capsys.readouterr().err == "warning: motion 3 is strange\n"

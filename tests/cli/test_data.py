@@ -123,8 +123,19 @@ def test_a_list_is_annotated_and_then_filtered(cli, clips):
     assert f"paths start from another folder than {clips.parent}/motion.csv; use it with --root clips" in elsewhere.err
 
 
+def test_clips_are_judged_for_a_recipe(cli, clips):
+    judged = cli("data", "check", clips, "--recipe", "finetune-bundled", "--captions", "optional")
+    assert judged.code == 0, judged.err
+    assert "For finetune-bundled:" in judged.out
+    assert "8 to 24 are known, 12 is usual" in judged.out
+    assert "128x128, for which" in judged.out
+    told = json.loads(cli("data", "check", clips, "--recipe", "finetune-bundled", "--json").out)["recipe"]
+    assert told["clips"]
+    assert cli("data", "check", clips, "--recipe", "nothing").code == 2
+
+
 def test_neither_command_waits_for_torch(clips):
-    for words in (["check", str(clips)], ["annotate", "--help"]):
+    for words in (["check", str(clips)], ["check", str(clips), "--recipe", "lora-bundled"], ["annotate", "--help"]):
         script = (
             "import sys\nfrom dynamicrafter.cli.main import main\n"
             f"assert main(['data', *{words!r}]) == 0\nassert 'torch' not in sys.modules\n"

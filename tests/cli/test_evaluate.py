@@ -119,7 +119,10 @@ def test_a_folder_stands_for_its_clips(cli, moving, tmp_path):
         (("clip.npy", "--suite", "bundled"), "clips or --suite must be given, not both"),
         (("--suite", "bundled"), "model is missing"),
         (("--suite", "all", "--model", "seeded:tiny"), "suite must be bundled"),
-        (("--suite", "bundled", "--model", "seeded:tiny", "--clips", "0"), "clips must be at least 1, got 0"),
+        (
+            ("--suite", "bundled", "--model", "seeded:tiny", "--clips", "0"),
+            "clips must be between 1 and 1000000, got 0",
+        ),
         (("--suite", "bundled", "--model", "seeded:tiny", "--expect", "still"), "a suite knows what it asks for"),
         (("clip.npy", "--steps", "3"), "clips, kinds, steps and save go with --suite"),
         (("clip.npy", "--expect", "sideways"), "expect must be one of still, pan left"),

@@ -56,7 +56,7 @@ def on_terminal(folder, *words):
         os.close(ours)
 
 
-@pytest.mark.parametrize("sign", ["Loading", "Denoising [1-9]"])
+@pytest.mark.parametrize("sign", ["Loading", "Denoising, step [1-9]"])
 def test_ctrl_c_ends_in_one_line_and_leaves_no_file(photo, sign):
     words = ("animate", "photo.png", "--model", "seeded:tiny", "--steps", "1000", "-o", "clip.mp4")
     with on_terminal(photo.parent, *words) as (process, read_until):

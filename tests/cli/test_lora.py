@@ -1,5 +1,7 @@
 """`--lora`: adapters on the command line, in what a clip says of itself, and in its repetition."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -150,7 +152,6 @@ def test_forged_entries_end_in_one_line(cli, clip, lora):
         (["--lora", ""], "lora must not be empty; name a .safetensors file of adapters."),
         (["--lora", "photo.png"], "photo.png can't be read as adapters"),
         (["--lora", "strange.safetensors"], "holds conv.weight, where adapters of a DynamiCrafter UNet are expected."),
-        (["--lora", "none", "--lora", "mine.safetensors"], "lora none is not there"),
     ],
 )
 def test_what_can_be_seen_to_be_wrong_ends_in_one_line_before_a_model_is_loaded(
@@ -187,3 +188,14 @@ def test_adapters_are_not_for_clips_that_are_there(cli, clip, adapters):
         2,
         ["error: lora changes the clips of a --suite, and none that are there; leave it out."],
     )
+
+
+def test_inspect_says_which_layers_are_adapted_at_which_rank_and_scale(cli, adapters):
+    done = cli("inspect", adapters)
+    assert done.code == 0
+    said = done.out.splitlines()
+    assert said[0].endswith("adapters (LoRA), which go on a model with --lora")
+    assert "rank         4" in done.out
+    assert "scale        1 " in done.out
+    told = json.loads(cli("inspect", adapters, "--json").out)["layers"]
+    assert {(layer["rank"], layer["scale"]) for layer in told.values()} == {(4, 1.0)}

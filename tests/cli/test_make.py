@@ -15,9 +15,14 @@ from dynamicrafter import Animator
 from dynamicrafter.animator.clip import Clip
 from dynamicrafter.errors import OutputError
 from dynamicrafter.media.video import read_clip, read_metadata
+from dynamicrafter.specs.model import model_spec
 
 TINY = ("--model", "seeded:tiny", "--steps", "2", "--frames", "4")
-load_afresh = Animator.from_pretrained
+_load = Animator.load
+
+
+def load_afresh(name):
+    return _load(model_spec(name))
 
 
 def names(folder):
@@ -127,7 +132,7 @@ ERRORS = {
     "steps": (["photo.png", "--steps", "0"], "steps must be between 1 and 1000, got 0; try 1."),
     "eta": (["photo.png", "--eta", "nan"], "eta must be between 0 and 1, got nan"),
     "guidance": (["photo.png", "--guidance", "-1"], "guidance must be between 0 and 100, got -1.0; try 0."),
-    "seed": (["photo.png", "--seed", "-1"], "seed must be between 0 and "),
+    "seed": (["photo.png", "--seed", "-2"], "seed must be between -1 and "),
     "frames": (["photo.png", "--frames", "513"], "frames must be between 1 and 512, got 513; try 512."),
     "size": (["photo.png", "--size", "100x64"], "width must be a positive multiple of 64 pixels, got 100; try 128."),
     "samples": (["photo.png", "--samples", "0"], "samples must be between 1 and 1000, got 0; try 1."),
@@ -150,7 +155,7 @@ ERRORS = {
 
 @pytest.mark.parametrize(("words", "said"), ERRORS.values(), ids=ERRORS)
 def test_what_can_be_seen_to_be_wrong_ends_in_one_line_before_a_model_is_loaded(cli, photo, monkeypatch, words, said):
-    monkeypatch.setattr("dynamicrafter.cli.make._load", lambda *_: pytest.fail("it loaded a model"))
+    monkeypatch.setattr("dynamicrafter.cli.make.load_animator", lambda *_: pytest.fail("it loaded a model"))
     done = cli("animate", *words)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: ")
@@ -187,7 +192,7 @@ def test_a_model_that_cannot_be_loaded_ends_in_one_line(cli, photo, flags, said)
 
 def test_without_any_other_model_the_bundled_one_makes_the_clip(cli, photo, monkeypatch):
     asked = []
-    monkeypatch.setattr(Animator, "from_pretrained", lambda name, **_: asked.append(name) or load_afresh("seeded:tiny"))
+    monkeypatch.setattr(Animator, "load", lambda spec: asked.append(spec.name) or load_afresh("seeded:tiny"))
     for command in ("animate", "loop"):
         done = cli(command, photo, "-o", "clip.npy", "--steps", "1", "--frames", "4")
         assert done.code == 0
@@ -197,7 +202,7 @@ def test_without_any_other_model_the_bundled_one_makes_the_clip(cli, photo, monk
 
 @pytest.mark.parametrize("name", [(), ("--model", "bundled")])
 def test_options_are_held_against_the_bundled_preset_where_it_is_used(cli, photo, other_photo, monkeypatch, name):
-    monkeypatch.setattr("dynamicrafter.cli.make._load", raising(OutputError("as far as this.")))
+    monkeypatch.setattr("dynamicrafter.cli.make.load_animator", raising(OutputError("as far as this.")))
     between = cli("interpolate", photo, other_photo, *name, "--motion", "24")
     assert between.err.splitlines()[-1] == "error: as far as this."
     assert "warning" not in between.err
@@ -205,7 +210,7 @@ def test_options_are_held_against_the_bundled_preset_where_it_is_used(cli, photo
         "animate", photo, *name, "--motion", "30"
     ).err  # fmt: skip
     assert cli("animate", photo, *name, "--frames", "513").errors == [
-        "error: frames must be between 1 and 512, got 513; try 512."
+        "error: --frames must be between 1 and 512, got 513; try 512."
     ]
 
 
@@ -286,7 +291,7 @@ def test_an_interrupt_that_a_library_turned_into_its_own_error_is_still_an_inter
         except KeyboardInterrupt as error:
             raise ImportError("could not be imported") from error
 
-    monkeypatch.setattr(Animator, "from_pretrained", swallow)
+    monkeypatch.setattr(Animator, "load", swallow)
     done = cli("animate", photo, *TINY, "--quiet")
     assert (done.code, done.err) == (130, "stopped; nothing was written\n")
 
@@ -318,7 +323,7 @@ def test_a_signal_while_the_file_is_written_leaves_nothing(cli, photo, monkeypat
         rmtree(*args, **options)
 
     monkeypatch.setattr(Clip, "save", interrupted)
-    monkeypatch.setattr("dynamicrafter.media.atomic.shutil.rmtree", clear)
+    monkeypatch.setattr("dynamicrafter.files.atomic.shutil.rmtree", clear)
     before = signal.signal(signal.SIGALRM, send)
     try:
         done = cli("animate", photo, *TINY, "--quiet", "-o", name)

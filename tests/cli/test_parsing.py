@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamicrafter.animator.options import AnimateOptions, parse_size
-from dynamicrafter.cli.commands import AnimateCommand, ClipFlags, DownloadCommand, InterpolateCommand, LoopCommand
+from dynamicrafter.cli.commands import AnimateCommand, DownloadCommand, InterpolateCommand, LoopCommand
 from dynamicrafter.cli.parsing import UsageError, parse
+from dynamicrafter.schema import FrameSize
+from dynamicrafter.specs.options import AnimateOptions
 
 FLAGS = {  # another value than the default for every option of a clip, as typed
     "steps": ("7", 7),
@@ -51,9 +52,9 @@ def test_every_option_of_a_clip_has_a_flag_of_its_own_name():
     assert {field.name for field in dataclasses.fields(AnimateOptions)} == set(FLAGS) | set(SWITCHES)
     for name, (typed, value) in FLAGS.items():
         options = animate("photo.jpg", f"--{name.replace('_', '-')}", typed).clip
-        assert options == dataclasses.replace(ClipFlags(), **{name: value})
+        assert options == dataclasses.replace(AnimateOptions(), **{name: value})
     for name, flag in SWITCHES.items():
-        assert animate("photo.jpg", flag).clip == ClipFlags(**{name: True})
+        assert animate("photo.jpg", flag).clip == AnimateOptions(**{name: True})
 
 
 def test_flags_that_are_left_out_are_the_options_own_defaults():
@@ -61,10 +62,10 @@ def test_flags_that_are_left_out_are_the_options_own_defaults():
 
 
 def test_pictures_come_first_and_the_prompt_may_be_left_out():
-    assert animate("photo.jpg", "-o", "a.mp4").prompt == ""
+    assert animate("photo.jpg", "-o", "a.mp4").prompts == ("",)
     command = animate("photo.jpg", "a boat", "-o", "a.mp4")
     assert [str(path) for path in command.pictures] == ["photo.jpg"]
-    assert (command.prompt, str(command.output.output)) == ("a boat", "a.mp4")
+    assert (command.prompts[0], str(command.output.output)) == ("a boat", "a.mp4")
     between = parse(InterpolateCommand, ["a.png", "b.png", "dusk"], prog="")
     assert [str(path) for path in between.pictures] == ["a.png", "b.png"]
     assert between.prompts == ("dusk",)
@@ -73,18 +74,18 @@ def test_pictures_come_first_and_the_prompt_may_be_left_out():
 
 def test_flags_may_stand_before_pictures_and_words_that_are_numbers_may_be_prompts():
     command = animate("--seed", "4", "photo.jpg", "-5")
-    assert (str(command.pictures[0]), command.prompt, command.clip.seed) == ("photo.jpg", "-5", 4)
+    assert (str(command.pictures[0]), command.prompts[0], command.clip.seed) == ("photo.jpg", "-5", 4)
 
 
 def test_given_flags_win_over_another_default_even_where_they_repeat_the_options_own():
     earlier = animate("photo.jpg", "a boat", "--steps", "9", "--seed", "5", "--deterministic")
     command = animate("--seed", "123", "--no-deterministic", default=earlier)
-    assert command == dataclasses.replace(earlier, clip=ClipFlags(steps=9, seed=123))
+    assert command == dataclasses.replace(earlier, clip=AnimateOptions(steps=9, seed=123))
 
 
 @given(width=st.integers(0, 999_999), height=st.integers(0, 999_999), sign=st.sampled_from(["x", "X", "×", " x "]))
 def test_a_size_is_written_width_first_and_kept_height_first(width, height, sign):
-    assert parse_size(f"{width}{sign}{height}") == (height, width)
+    assert FrameSize().convert(f"{width}{sign}{height}") == (height, width)
 
 
 def test_a_size_can_be_left_to_the_picture():
@@ -128,7 +129,7 @@ def test_an_option_like_no_other_is_answered_with_the_help(word):
     assert complaint(word) == f"unknown option {name}; `dynamicrafter animate --help` lists what there is."
 
 
-@pytest.mark.parametrize("word", ["--imag", "--promp", "--recip", "--picture-name"])
+@pytest.mark.parametrize("word", ["--imag", "--word", "--repeat", "--picture-name"])
 def test_what_is_no_option_is_never_suggested(word):
     assert f"did you mean {word}" not in complaint(word)
 
@@ -154,7 +155,7 @@ def test_an_empty_path_is_not_the_current_folder():
 def test_the_word_none_is_a_name_like_any_other():
     words = ["photo.jpg", "-o", "None", "--model", "None", "--encoders", "None"]
     command = animate(*words)
-    assert (command.output.output, command.model.model) == (Path("None"), "None")
+    assert (command.output.output, command.model.name) == (Path("None"), "None")
     assert command.model.encoders == Path("None")
 
 
@@ -170,11 +171,11 @@ def test_a_missing_argument_is_named():
 
 def test_help_lists_every_flag_and_shows_what_comes_from_the_preset(capsys):
     with pytest.raises(SystemExit) as ended:
-        animate("--help")
+        animate("--help-all")
     assert not ended.value.code
     shown = capsys.readouterr().out
     for name in FLAGS:
         assert f"--{name.replace('_', '-')} " in shown
     assert "{None}" not in shown
     assert "default: None" not in shown
-    assert "(default: preset value)" in shown
+    assert "(default: the preset's own)" in " ".join(shown.split())

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamicrafter.animator.adapters import Adapter
-from dynamicrafter.animator.options import AnimateOptions
-from dynamicrafter.cli.recipe import read_recipe
 from dynamicrafter.errors import InputError
+from dynamicrafter.specs.adapters import Adapter
+from dynamicrafter.specs.metadata import read_clip_metadata
+from dynamicrafter.specs.options import AnimateOptions
 
 CLIP = Path("clip.mp4")
 METADATA = {
@@ -33,12 +33,12 @@ JUNK = st.recursive(
 
 
 def test_metadata_gives_back_what_it_was_made_from():
-    recipe = read_recipe(METADATA, clip=CLIP)
-    assert recipe.options == AnimateOptions(steps=3, size=(64, 128))
-    assert (recipe.mode, recipe.prompt, recipe.sample, recipe.model) == ("animate", "a boat", 2, "seeded:tiny")
-    assert [picture.path for picture in recipe.pictures] == ["photo.png"]
-    assert recipe.loras == (Adapter(path=Path("mine.safetensors"), scale=0.5, hash="0" * 16),)
-    assert (recipe.fps, recipe.crf) == ("24000/1001", 30)
+    stored = read_clip_metadata(METADATA, clip=CLIP)
+    assert stored.options == AnimateOptions(steps=3, size=(64, 128))
+    assert (stored.mode, stored.prompt, stored.sample, stored.made_by.model) == ("animate", "a boat", 2, "seeded:tiny")
+    assert [picture.path for picture in stored.pictures] == ["photo.png"]
+    assert stored.made_by.loras == (Adapter(path=Path("mine.safetensors"), scale=0.5, hash="0" * 16),)
+    assert (stored.fps, stored.crf) == ("24000/1001", 30)
 
 
 @pytest.mark.parametrize("name", [name for name in METADATA if name != "options"])
@@ -47,12 +47,12 @@ def test_metadata_gives_back_what_it_was_made_from():
 def test_junk_in_any_place_is_refused_in_one_line_or_is_of_the_right_type(name, junk):
     metadata = METADATA | {name: junk}
     try:
-        recipe = read_recipe(metadata, clip=CLIP)
+        stored = read_clip_metadata(metadata, clip=CLIP)
     except InputError as error:
         line = str(error)
     else:
-        assert isinstance(recipe.sample, int)
-        assert isinstance(recipe.prompt, str)
+        assert isinstance(stored.sample, int)
+        assert isinstance(stored.prompt, str)
         return
     assert "clip.mp4" in line
     assert "\n" not in line
@@ -62,7 +62,7 @@ def test_junk_in_any_place_is_refused_in_one_line_or_is_of_the_right_type(name, 
 @given(name=st.sampled_from(sorted(METADATA["options"])), junk=JUNK)
 def test_junk_in_an_option_is_refused_or_is_of_the_right_type(name, junk):
     try:
-        options = read_recipe(METADATA | {"options": METADATA["options"] | {name: junk}}, clip=CLIP).options
+        options = read_clip_metadata(METADATA | {"options": METADATA["options"] | {name: junk}}, clip=CLIP).options
     except InputError:
         return
     assert getattr(options, name) == (tuple(junk) if name == "size" and junk is not None else junk)
@@ -72,26 +72,26 @@ def test_junk_in_an_option_is_refused_or_is_of_the_right_type(name, junk):
 def test_a_missing_entry_is_named(name):
     metadata = {key: value for key, value in METADATA.items() if key != name}
     with pytest.raises(InputError, match=rf"^clip\.mp4 can't be repeated: its metadata has no usable '{name}'"):
-        read_recipe(metadata, clip=CLIP)
+        read_clip_metadata(metadata, clip=CLIP)
 
 
 def test_true_is_no_sample_number():
     with pytest.raises(InputError, match="no usable 'sample'"):
-        read_recipe(METADATA | {"sample": True}, clip=CLIP)
+        read_clip_metadata(METADATA | {"sample": True}, clip=CLIP)
 
 
 def test_a_strange_mode_is_refused():
     with pytest.raises(InputError, match="says its mode is 'paint', which is none of animate, interpolate, loop"):
-        read_recipe(METADATA | {"mode": "paint"}, clip=CLIP)
+        read_clip_metadata(METADATA | {"mode": "paint"}, clip=CLIP)
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"speed": 3}, "unknown options speed"), ({"steps": "3"}, "steps must be of type int"), ({"size": [1]}, "size")],
+    [({"speed": 3}, "unknown options speed"), ({"steps": "x"}, "steps must be a whole number"), ({"size": 1}, "size")],
 )
 def test_options_of_a_wrong_name_or_type_are_refused(options, said):
     with pytest.raises(InputError, match=rf"^clip\.mp4 holds options that can't be repeated: .*{said}"):
-        read_recipe(METADATA | {"options": METADATA["options"] | options}, clip=CLIP)
+        read_clip_metadata(METADATA | {"options": METADATA["options"] | options}, clip=CLIP)
 
 
 @pytest.mark.parametrize(
@@ -109,4 +109,4 @@ def test_options_of_a_wrong_name_or_type_are_refused(options, said):
 def test_forged_keys_are_refused(keys):
     pictures = METADATA["pictures"] * 3
     with pytest.raises(InputError, match=r"clip\.mp4 can't be repeated"):
-        read_recipe(METADATA | {"mode": "interpolate", "pictures": pictures, "keys": keys}, clip=CLIP)
+        read_clip_metadata(METADATA | {"mode": "interpolate", "pictures": pictures, "keys": keys}, clip=CLIP)

@@ -31,7 +31,7 @@ def test_the_example_becomes_a_film_with_sound_that_shows_all_it_says(cli, tmp_p
     path.write_text(text.replace("size: 128x128", "size: 64x64\n  steps: 1"))
     done = cli("story", path, "-o", "trip.mp4", "--device", "cpu", "--dtype", "float32")
     assert (done.code, done.out) == (0, "trip.mp4\n"), done.err
-    assert "6 shots, 93 frames, 11.6 s at 8 frames a second, 64×64" in done.err
+    assert "6 shots, 93 frames, 12 s at 8 frames a second, 64×64" in done.err
     assert "warning" not in done.err
     frames, fps = read_clip("trip.mp4")
     assert (frames.shape, fps) == ((93, 64, 64, 3), 8)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ import pytest
 from dynamicrafter.cli.parsing import parse
 from dynamicrafter.cli.train import TrainCommand, settings_of
 from dynamicrafter.media.video import write_clip
-from dynamicrafter.training.recipes import RECIPES, get_recipe
+from dynamicrafter.training.recipes import get_recipe, recipes
 from training_runs import load_from_memory
 
 SMALL = [
     *("--model", "seeded:tiny", "--device", "cpu", "--workers", 0, "--precision", "float32", "--tracker", "none"),
     *("--set", "data.size=[64, 64]", "--set", "data.num_frames=2", "--batch-size", 1, "--accumulation", 1),
+    *("--set", "validation.steps=2"),
 ]
 
 
@@ -50,6 +52,23 @@ def test_a_training_prints_its_model_which_animates(cli, clips, photo):
     assert "Step 2/3" not in again.err
 
 
+def test_it_says_from_where_it_goes_on_and_shows_the_model_before_and_after(cli, clips):
+    words = ["train", "finetune-512", "--data", clips, "-o", "run", *SMALL]
+    begun = cli(*words, "--steps", 2)
+    assert "A new run, in run" in begun.err
+    assert "in the mean of 2 steps" in begun.err
+    assert "run/validation/before-after.png: from above, the data’s first clip, then before and after" in begun.err
+    losses = [json.loads(line)["loss"] for line in Path("run/losses.jsonl").read_text().splitlines()]
+    again = cli(*words, "--steps", 4)
+    mean = f"loss {sum(losses) / 2:.4f} in the mean of 2 steps"
+    assert f"Going on from run/checkpoints/step-00000002: 2 of 4 steps are done, {mean}" in again.err
+    assert "in the mean of 4 steps" in again.err
+    assert Path("run/validation/before-after.png").is_file()
+    quiet = cli(*words, "--steps", 5, "--set", "validation.sheet=false")
+    assert quiet.code == 0
+    assert "before-after" not in quiet.err
+
+
 def test_a_cache_trains_without_the_clips(cli, clips, tmp_path):
     filled = cli(
         "data", "cache", "lora-512", "--data", clips, "-o", "kept", "--device", "cpu", *SMALL[:2], *SMALL[10:14]
@@ -74,7 +93,7 @@ def test_settings_come_from_recipe_file_and_flags_in_this_order(tmp_path):
     words = ["lora-512", "--config", str(file), "--seed", "8", "--set", "keep=9", "--set", "lora.rank=3"]
     config = settings_of(parse(TrainCommand, words, prog="train"), get_recipe("lora-512"))
     assert (config.steps, config.seed, config.keep, config.lora.rank) == (5, 8, 9, 3)
-    assert config.optimizer.lr == RECIPES["lora-512"].make().optimizer.lr
+    assert config.optimizer.lr == recipes()["lora-512"].make().optimizer.lr
 
 
 def test_shown_settings_are_a_file_that_gives_them_again(cli, tmp_path):

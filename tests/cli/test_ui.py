@@ -23,7 +23,7 @@ def test_every_setting_is_a_flag_and_the_defaults_are_the_settings_own():
         prog="dynamicrafter ui",
     )
     assert command.server.auth == ("a:password", "b:password")
-    assert (command.server.port, command.server.max_steps, command.engine.device) == (0, 9, ("cpu",))
+    assert (command.server.port, command.server.max_steps, command.model.device) == (0, 9, "cpu")
 
 
 def vars_of(settings):
@@ -36,11 +36,12 @@ def vars_of(settings):
         (["--port", "99999"], "port must be between 0 and 65535, got 99999"),
         (["--auth", "nobody"], "--auth must be USER:PASSWORD"),
         (["--device", "tpu"], "device must be cpu, cuda, cuda:N or mps, got 'tpu'"),
-        (["--device", "cpu", "--device", "cpu"], "device must not be given twice"),
+        (["--devices", "cpu,cpu"], "devices must not hold one twice"),
         (["--dtype", "int8", "--device", "cpu"], "dtype must be one of"),
-        (["--host", "192.0.2.1", "--device", "cpu"], "192.0.2.1:7860 can't be listened on"),
+        (["--host", "192.0.2.1", "--open", "--device", "cpu"], "192.0.2.1:7860 can't be listened on"),
+        (["--host", "0.0.0.0"], "host 0.0.0.0 lets other machines use the page"),
         (["--model", "no-such-model", "--device", "cpu"], "model no-such-model is neither a preset"),
-        (["--lora", "x.safetensors"], "lora, preset and encoders go with a model"),
+        (["--preset", "512"], "lora, preset and encoders go with a model"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_served(cli, words, message):

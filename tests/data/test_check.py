@@ -73,8 +73,10 @@ def test_thumbnails_are_the_first_the_middle_and_the_last_frame(folder):
 
 def test_few_clips_wait_at_a_time(folder, monkeypatch):
     begun = []
-    look_at = module.look_at
-    monkeypatch.setattr(module, "look_at", lambda record, *_, **__: begun.append(record) or look_at(record, *_, **__))
+    check_clip = module.check_clip
+    monkeypatch.setattr(
+        module, "check_clip", lambda record, *_, **__: begun.append(record) or check_clip(record, *_, **__)
+    )
     (folder / "many.csv").write_text("path,caption\n" + "a.mp4,x\n" * 50)
     ahead = []
     config = DataConfig(path=folder / "many.csv")

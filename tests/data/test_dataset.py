@@ -207,5 +207,5 @@ def test_the_motions_wording_is_the_caption_as_often_as_asked(clips):
 
 def test_a_report_that_cannot_be_written_is_said(flawed):
     stream = open_(flawed, report=flawed.parent / "nowhere" / "r.jsonl", num_frames=1000)
-    with pytest.raises(OutputError, match=r"r\.jsonl cannot be written .*; choose another data\.report"):
+    with pytest.raises(OutputError, match=r"r\.jsonl could not be written: .*; choose another folder"):
         stream.draw(0)

@@ -109,13 +109,13 @@ def test_webvids_columns_lead_out_of_the_root_as_little(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("l.csv", "a,b\n1,2\n", "has no column path or file or video or file_name or video_path, caption or text or"),
+        ("l.csv", "a,b\n1,2\n", "has no column path or file or video or file_name or .*, caption or text or"),
         ("l.csv", "", "has no column .* only none"),
         ("l.csv", "path,caption\n", "holds no clips: it is empty"),
         ("l.csv", "path,caption\na.mp4,x\n\nb.mp4,x,y\n", "line 4 has 3 cells where the header names 2; put text with"),
         ("l.csv", "path,caption\n,x\n", "line 2 has no path; fill it in or delete the line"),
         ("l.csv", "path,path,caption\n", "names column 'path' twice"),
-        ("l.csv", 'path,caption\na.mp4,"' + "x" * 200_000, "line 2 is no CSV"),
+        ("l.csv", 'path,caption\na.mp4,"' + "x" * 200_000, "line 2 opens a double quote that is never closed"),
         ("l.csv", "path,caption\n" + "x" * (1 << 20), "line 2 is longer than"),
         ("l.csv", b"path,caption\na.mp4,\xff\xfe\n", "is no UTF-8 text"),
         ("l.jsonl", '{"path": "a", "caption": "b"}\n{"path"\n', "line 2 is no JSON"),

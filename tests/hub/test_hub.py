@@ -181,7 +181,7 @@ class TestResolve:
         assert refusal(ModelNotFoundError, hub.resolve, name) == f"model {name} is a path to nothing; check the path."
 
     def test_a_word_that_is_nothing_lists_the_presets(self):
-        assert "neither a preset (256, 512, 1024, 512_interp)" in refusal(ModelNotFoundError, hub.resolve, "2048")
+        assert f"neither a preset ({', '.join(PRESETS)})" in refusal(ModelNotFoundError, hub.resolve, "2048")
 
     @pytest.mark.parametrize("name", ["", "  ", "a\nb", "user/na\0me", "\x1b[31m/x"])
     def test_what_can_be_no_name_is_refused(self, name):

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from dynamicrafter.jobs.checks import check_jobs
-from dynamicrafter.jobs.job import CheckedJob, Job
-from quick_jobs import MODEL, QUICK
+from dynamicrafter.jobs.job import CheckedJob
+from quick_jobs import MODEL, job
 
 
 @pytest.fixture
@@ -21,8 +21,7 @@ def check(tmp_path, picture):
     """Checked jobs by key, each with what it has beside the usual."""
 
     def check(**jobs: dict) -> list[CheckedJob]:
-        usual = {"pictures": (picture,), "format": "npy", "options": QUICK}
-        listed = [Job(**({"key": key, "where": f"list, {key}"} | usual | own)) for key, own in jobs.items()]
-        return check_jobs(tmp_path / "list", listed, tmp_path / "out", preset=None, model=MODEL)
+        listed = [job(key, **{"pictures": (picture,)} | own) for key, own in jobs.items()]
+        return check_jobs(tmp_path / "list", listed, tmp_path / "out", model=MODEL)[0]
 
     return check

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from dynamicrafter.jobs.job import JobsError
+from dynamicrafter.jobs.plan import together
 from quick_jobs import QUICK
 
 
@@ -21,26 +22,20 @@ def test_every_broken_rule_of_every_job_is_said(check, tmp_path):
         check,
         a={"pictures": (tmp_path / "gone.png",)},
         b={"pictures": (tmp_path / "text.png",)},
-        c={"options": replace(QUICK, steps=0)},
-        d={"samples": 0},
-        e={"format": "avi"},
-        f={"format": "mp4", "crf": 99},
-        g={"fps": "fast"},
-        h={"prompt": "x" * 2001},
-        i={},
+        c={"format": "mp4", "crf": 99},
+        d={"fps": "fast"},
+        e={"options": replace(QUICK, sampler="unipc", eta=1)},
+        f={},
     )
     said = [
         "gone.png does not exist",
         "text.png is no picture",
-        "steps must be between 1 and 1000, got 0",
-        "samples must be between 1 and 1000, got 0",
-        "format must be one of mp4, ",
         "crf must be a whole number from 0 (best) to 51",
         "fps must be a number or a fraction",
-        "prompt must be at most 2000 characters, got 2001",
+        "eta must be 0 with the sampler unipc",
     ]
     assert len(problems) == len(said)
-    for problem, key, text in zip(problems, "abcdefgh", said, strict=True):
+    for problem, key, text in zip(problems, "abcde", said, strict=True):
         assert problem.startswith(f"list, {key}: ")
         assert text in problem
 
@@ -69,7 +64,7 @@ def test_what_decides_the_frames_decides_the_fingerprint(check, picture, tmp_pat
     [base] = check(a={})
     copy = tmp_path / "copy.bmp"
     copy.write_bytes(picture.read_bytes())
-    [same] = check(a={"pictures": (copy,), "where": "elsewhere", "samples": 3})
+    [same] = check(a={"pictures": (copy,), "samples": 3})
     assert same.fingerprint == base.fingerprint
     changed = [
         check(a=own)[0].fingerprint
@@ -92,13 +87,13 @@ def test_what_a_batch_may_differ_in_does_not_keep_jobs_apart(check):
         c={"options": replace(QUICK, steps=2)},
         d={"mode": "loop"},
     )
-    assert a.together == b.together
-    assert len({a.together, c.together, d.together}) == 3
+    assert together(a) == together(b)
+    assert len({together(a), together(c), together(d)}) == 3
     assert c.weight == 2 * a.weight
 
 
 def test_size_auto_keeps_pictures_of_other_shapes_apart(check, picture, tmp_path):
     wide, auto = tmp_path / "wide.png", replace(QUICK, size="auto")
-    Image.new("RGB", (128, 64)).save(wide)
+    Image.new("RGB", (300, 80)).save(wide)
     a, b, c = check(a={"options": auto}, b={"options": auto, "pictures": (wide,)}, c={"options": auto})
-    assert a.together == c.together != b.together
+    assert together(a) == together(c) != together(b)

@@ -22,7 +22,7 @@ def fill(tmp_path):
 
 
 def seen(jobs):
-    return [(job.key, [path.name for path in job.pictures], job.prompt, job.mode) for job in jobs]
+    return [(job.key, [path.name for path in job.pictures], job.clip.prompts[0], job.clip.mode) for job in jobs]
 
 
 def problems_of(folder, defaults=None, **settings):
@@ -65,7 +65,7 @@ def test_pairs_are_found_by_name_and_said(fill, caplog):
 
 def test_numbered_pictures_are_no_pair_where_there_are_three_or_one_has_its_own_prompt(fill):
     folder = fill("a_1.png", "a_2.png", "a_3.png", "b_1.png", "b_2.png", b_1="rain")
-    assert {job.mode for job in jobs_in_folder(folder, Defaults(prompt="snow"))} == {"animate"}
+    assert {job.clip.mode for job in jobs_in_folder(folder, Defaults(prompt="snow"))} == {"animate"}
 
 
 def test_a_mode_that_is_named_decides_whether_there_are_pairs(fill):

@@ -9,7 +9,7 @@ import pytest
 
 from dynamicrafter.errors import InputError, OutputError
 from dynamicrafter.jobs import ledger
-from dynamicrafter.jobs.ledger import Entry, folder_locked, opened, read_entries
+from dynamicrafter.jobs.ledger import LedgerEntry, folder_locked, opened, read_entries
 
 
 @pytest.fixture
@@ -19,7 +19,9 @@ def aside(tmp_path):
 
 
 def entry(key, **values):
-    return Entry(**({"key": key, "status": "done", "outputs": (f"{key}.mp4",), "made_from": {"seed": 1}} | values))
+    return LedgerEntry(
+        **({"key": key, "status": "done", "outputs": (f"{key}.mp4",), "made_from": {"seed": 1}} | values)
+    )
 
 
 def test_lines_come_back_as_they_were_written(tmp_path, aside):
@@ -87,4 +89,5 @@ def test_a_second_run_is_kept_off_until_the_first_has_ended(tmp_path, monkeypatc
         other.kill()
         other.wait()
     with folder_locked(tmp_path):
-        assert list(tmp_path.iterdir()) == []
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -7,11 +7,12 @@ from typing import get_type_hints
 
 import pytest
 
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.errors import InputError
 from dynamicrafter.jobs.cells import COLUMNS, column_of
 from dynamicrafter.jobs.job import Defaults, JobsError
 from dynamicrafter.jobs.lists import read_jobs
+from dynamicrafter.specs.options import AnimateOptions
+from dynamicrafter.specs.output import OutputOptions
 
 
 @pytest.fixture
@@ -38,13 +39,23 @@ def test_a_csv_gives_a_job_for_each_line_and_its_paths_are_relative_to_it(write,
         "\r\n"
         "two,sub/b.jpg,c.png,,,,,,,,,,\r\n",
     )
-    one, two = read_jobs(path, Defaults(prompt="snow", options=AnimateOptions(seed=9), samples=2))
+    one, two = read_jobs(path, Defaults(prompt="snow", options=AnimateOptions(seed=9), output=OutputOptions(samples=2)))
     assert one.pictures == (tmp_path / "a.jpg",)
-    assert (one.key, one.prompt, one.mode, one.where) == ("one", "rain, and wind", "animate", f"{path}, line 2")
-    assert one.options == AnimateOptions(seed=9, steps=2, guidance=1.5, size=(64, 128), deterministic=True)
-    assert (one.samples, one.format, one.fps, one.crf) == (3, "webm", "24000/1001", 30)
+    assert (one.key, one.clip.prompts[0], one.clip.mode, one.where) == (
+        "one",
+        "rain, and wind",
+        "animate",
+        f"{path}, line 2",
+    )
+    assert one.clip.options == AnimateOptions(seed=9, steps=2, guidance=1.5, size=(64, 128), deterministic=True)
+    assert (one.output.samples, one.format, one.output.fps, one.output.crf) == (3, "webm", "24000/1001", 30)
     assert two.pictures == (tmp_path / "sub/b.jpg", tmp_path / "c.png")
-    assert (two.mode, two.prompt, two.samples, two.where) == ("interpolate", "snow", 2, f"{path}, line 4")
+    assert (two.clip.mode, two.clip.prompts[0], two.output.samples, two.where) == (
+        "interpolate",
+        "snow",
+        2,
+        f"{path}, line 4",
+    )
 
 
 def test_jsonl_keeps_types_and_counts_blank_lines(write):
@@ -55,9 +66,9 @@ def test_jsonl_keeps_types_and_counts_blank_lines(write):
         '{"first": "b.jpg", "last_image": "c.jpg", "image-guidance": 2, "prompt": ""}',
     )
     one, two = read_jobs(path, Defaults(prompt="snow"))
-    assert (one.key, one.options.steps, one.options.size, one.fps) == ("7", 3, "auto", "12")
-    assert (one.options.guidance_interval, one.options.cache) == ((200, 800), 0.1)
-    assert (two.key, two.prompt, two.options.image_guidance) == ("b-c", "", 2)
+    assert (one.key, one.clip.options.steps, one.clip.options.size, one.output.fps) == ("7", 3, "auto", "12")
+    assert (one.clip.options.guidance_interval, one.clip.options.cache) == ((200, 800), 0.1)
+    assert (two.key, two.clip.prompts[0], two.clip.options.image_guidance) == ("b-c", "", 2)
     assert two.where.endswith("line 3")
 
 
@@ -79,9 +90,9 @@ def test_every_option_of_a_clip_is_a_column_that_reads_its_own_default(write):
     cells = {name: str(text) for name, text in texts.items() if text not in (None, "")}
     path = write("jobs.csv", ",".join(["image", *cells]) + "\n" + ",".join(["a.jpg", *cells.values()]) + "\n")
     [job] = read_jobs(path, Defaults())
-    assert job.options.size == (320, 512)
-    assert (job.options.seed, job.options.fit, job.options.deterministic) == (123, "cover", False)
-    assert job.options.eta == 1.0
+    assert job.clip.options.size == (320, 512)
+    assert (job.clip.options.seed, job.clip.options.fit, job.clip.options.deterministic) == (123, "cover", False)
+    assert job.clip.options.eta == 1.0
 
 
 def test_all_that_is_wrong_in_a_csv_is_said_with_its_line(write):
@@ -91,7 +102,7 @@ def test_all_that_is_wrong_in_a_csv_is_said_with_its_line(write):
         "a,a.jpg,many,,,,\n"
         "b,,1,,,,\n"
         "c,c.jpg,1,maybe,,,\n"
-        "d,d.jpg,1\n"
+        "d,d.jpg,1,,,,,extra\n"
         "../e,e.jpg,,,,,\n"
         "f,f.jpg,,,dance,,\n"
         "g,g.jpg,,,interpolate,,\n"
@@ -102,7 +113,7 @@ def test_all_that_is_wrong_in_a_csv_is_said_with_its_line(write):
         "…/jobs.csv, line 2: steps must be a whole number, got 'many'.",
         "…/jobs.csv, line 3: image is missing; name the picture.",
         "…/jobs.csv, line 4: deterministic must be true or false, got 'maybe'.",
-        "…/jobs.csv, line 5: 3 cells where the header names 7; put text with commas into double quotes.",
+        "…/jobs.csv, line 5 has 8 cells where the header names 7; put text with ',' into double quotes.",
         "…/jobs.csv, line 6: name must not hold / or \\ or control characters, got '../e'; it names files.",
         "…/jobs.csv, line 7: mode must be one of animate, interpolate, loop, got 'dance'.",
         "…/jobs.csv, line 8: last is missing; mode interpolate needs the picture to end on.",
@@ -120,21 +131,20 @@ def test_all_that_is_wrong_in_jsonl_is_said_with_its_line(write):
     )
     assert problems_of(path) == [
         "…/jobs.jsonl, line 1: unknown column 'stepps'; did you mean steps?",
-        "…/jobs.jsonl, line 2: image must be text, got '3'.",
-        "…/jobs.jsonl, line 3: no JSON; write one object a line.",
-        '…/jobs.jsonl, line 4: must be a JSON object, such as {"image": "a.jpg", "prompt": "rain"}.',
-        "…/jobs.jsonl, line 5: image is there twice; remove one.",
-        "…/jobs.jsonl, line 6: image is there twice; remove one.",
+        "…/jobs.jsonl, line 2: image must be text, got 3.",
+        "…/jobs.jsonl, line 3 is no JSON; write one object a line.",
+        '…/jobs.jsonl, line 4 must be a JSON object, such as {"path": …, "caption": …}, one a line.',
+        "…/jobs.jsonl, line 5 names 'image' twice; remove one.",
+        "…/jobs.jsonl, line 6: columns image and picture mean the same; remove one.",
         "…/jobs.jsonl, line 7: column 'model' can't differ from job to job; give --model to all.",
-        "…/jobs.jsonl, line 8: seed must be of type int, got 1.5.",
-        "…/jobs.jsonl, line 9: size must be text, got '[64, 64]'.",
+        "…/jobs.jsonl, line 8: seed must be a whole number, got 1.5.",
     ]
 
 
 def test_headings_that_mean_nothing_or_the_same_are_said(write):
     assert problems_of(write("a.csv", "image,promt,first\nx.jpg,rain,y.jpg\n")) == [
-        "…/a.csv, line 1: unknown column 'promt'; did you mean prompt?",
-        "…/a.csv, line 1: column image is there twice; remove one.",
+        "…/a.csv: unknown column 'promt'; did you mean prompt?",
+        "…/a.csv: columns image and first mean the same; remove one.",
     ]
 
 

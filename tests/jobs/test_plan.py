@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dynamicrafter.jobs.job import JobsError
-from dynamicrafter.jobs.ledger import Entry
+from dynamicrafter.jobs.ledger import LedgerEntry
 from dynamicrafter.jobs.plan import form_batches, make_plan
 from dynamicrafter.media.video import write_clip
 from quick_jobs import QUICK
@@ -27,13 +27,13 @@ def folder(tmp_path):
 def put(folder, job, sample=0, **note):
     note = {"key": job.job.key, "fingerprint": job.fingerprint} | note
     frames = np.zeros((1, 2, 2, 3), np.uint8)
-    write_clip(folder / job.job.output(sample), frames, fps=Fraction(8), metadata={"job": note})
+    write_clip(folder / job.job.output_name(sample), frames, fps=Fraction(8), metadata={"job": note})
 
 
 def entry(job, **values):
-    outputs = tuple(map(job.job.output, range(job.job.samples)))
+    outputs = tuple(map(job.job.output_name, range(job.job.output.samples)))
     usual = {"key": job.job.key, "status": "done", "outputs": outputs, "made_from": job.made_from}
-    return {job.job.key: Entry(**(usual | values))}
+    return {job.job.key: LedgerEntry(**(usual | values))}
 
 
 def shown(plan):

@@ -10,10 +10,10 @@ import pytest
 
 from dynamicrafter.errors import InputError, MachineError, OutputError
 from dynamicrafter.jobs.ledger import read_entries
-from dynamicrafter.jobs.maker import Made, Refused
-from dynamicrafter.jobs.outputs import OutputFolder, Product, collect
+from dynamicrafter.jobs.outputs import OutputFiles, OutputFolder, collect
+from dynamicrafter.jobs.pool import WorkerEvent, WorkerLost
 from dynamicrafter.jobs.run import run_list
-from dynamicrafter.jobs.workers import Event, Lost
+from dynamicrafter.jobs.worker import TasksDone, TasksFailed
 from dynamicrafter.media.video import write_clip
 from quick_jobs import QUICK, ScriptedPool
 
@@ -21,15 +21,15 @@ from quick_jobs import QUICK, ScriptedPool
 def clip_for(order):
     """What no worker would make, but a file that says of which job it is."""
     with TemporaryDirectory() as folder:
-        path = Path(folder) / order.output
-        note = {"key": order.key, "fingerprint": order.fingerprint}
-        frames = np.full((1, 2, 2, 3), order.sample, np.uint8)
-        write_clip(path, frames, fps=Fraction(8), metadata={"job": note}, format=order.format)
+        path = Path(folder) / order.name
+        note = {"key": order.clip.item, "fingerprint": order.fingerprint}
+        frames = np.full((1, 2, 2, 3), order.clip.sample, np.uint8)
+        write_clip(path, frames, fps=Fraction(8), metadata={"job": note}, format=order.output.format)
         return collect(path)
 
 
 def make(name, orders):
-    return Made(tuple(map(clip_for, orders)), 1.0, ("a warning",))
+    return TasksDone(tuple(map(clip_for, orders)), 1.0, ("a warning",))
 
 
 class Heard:
@@ -108,7 +108,7 @@ def test_every_job_gets_one_line_and_its_files_and_a_second_run_nothing(check, r
 
 def test_a_failing_job_stops_no_other_and_is_tried_again_by_the_next_run(check, run):
     def reply(name, orders):
-        return Refused("no luck", by_rule=True) if orders[0].output == "b-2.npy" else make(name, orders)
+        return TasksFailed("no luck", by_rule=True) if orders[0].name == "b-2.npy" else make(name, orders)
 
     jobs = check(a={}, b={"samples": 3}, c={})
     pool, heard, entries = run(jobs, reply)
@@ -126,8 +126,8 @@ def test_a_job_whose_worker_dies_is_made_again_and_given_up_after_three(check, r
 
     def reply(name, orders):
         [order] = orders
-        deaths[order.output] = deaths.get(order.output, 0) - 1
-        return Lost("was ended by SIGKILL") if deaths[order.output] >= 0 else make(name, orders)
+        deaths[order.name] = deaths.get(order.name, 0) - 1
+        return WorkerLost("was ended by SIGKILL") if deaths[order.name] >= 0 else make(name, orders)
 
     _, heard, entries = run(check(a={}, b={}, c={}, d={}), reply, num_workers=2)
     assert {key: entry.status for key, entry in entries.items()} == {
@@ -144,7 +144,8 @@ def test_a_job_whose_worker_dies_is_made_again_and_given_up_after_three(check, r
 
 def test_of_a_batch_that_fails_each_is_made_on_its_own(check, run):
     def reply(name, orders):
-        return Refused("no luck", by_rule=False) if "b" in [order.key for order in orders] else make(name, orders)
+        keys = [order.clip.item for order in orders]
+        return TasksFailed("no luck", by_rule=False) if "b" in keys else make(name, orders)
 
     pool, _, entries = run(check(a={}, b={}, c={}, d={}), reply, batch_size=3)
     given = [outputs for _, outputs in pool.given]
@@ -154,7 +155,8 @@ def test_of_a_batch_that_fails_each_is_made_on_its_own(check, run):
 
 def test_a_worker_in_no_state_to_go_on_is_replaced(check, run):
     def reply(name, orders):
-        return Refused("CUDA error", by_rule=False, broken=True) if orders[0].key == "a" else make(name, orders)
+        broken = TasksFailed("CUDA error", by_rule=False, broken=True)
+        return broken if orders[0].clip.item == "a" else make(name, orders)
 
     pool, _, entries = run(check(a={}, b={}), reply)
     assert pool.replaced == ["worker 1"]
@@ -182,7 +184,7 @@ def test_a_changed_job_replaces_its_files_whatever_their_kind(check, run, tmp_pa
 def test_a_model_that_cannot_be_loaded_ends_the_run(check, run, monkeypatch):
     def refusing(by_rule):
         def pool_wait(self, seconds):
-            return [Event("worker 1", Refused("no such model", by_rule=by_rule))]
+            return [WorkerEvent("worker 1", TasksFailed("no such model", by_rule=by_rule))]
 
         return pool_wait
 
@@ -195,7 +197,9 @@ def test_a_model_that_cannot_be_loaded_ends_the_run(check, run, monkeypatch):
 
 
 def test_workers_that_die_while_loading_end_the_run(check, run, monkeypatch):
-    monkeypatch.setattr(ScriptedPool, "wait", lambda self, seconds: [Event("worker 1", Lost("was ended by SIGKILL"))])
+    monkeypatch.setattr(
+        ScriptedPool, "wait", lambda self, seconds: [WorkerEvent("worker 1", WorkerLost("was ended by SIGKILL"))]
+    )
     with pytest.raises(MachineError, match=r"3 workers in a row were lost .* is there memory for the model"):
         run(check(a={}))
 
@@ -205,7 +209,7 @@ def test_an_interrupt_at_any_clip_keeps_what_is_there_and_the_next_run_makes_the
     made = []
 
     def reply(name, orders):
-        made.extend(order.output for order in orders)
+        made.extend(order.name for order in orders)
         return make(name, orders)
 
     def interrupted(name, orders):
@@ -225,7 +229,7 @@ def test_what_stops_between_the_files_and_their_lines_is_taken_up_by_the_next_ru
     jobs = check(a={}, b={})
     publish, published = OutputFolder.publish, []
 
-    def stopping(self, product: Product):
+    def stopping(self, product: OutputFiles):
         if len(published) == after:
             raise KeyboardInterrupt
         published.append(product.name)

@@ -17,14 +17,14 @@ from dynamicrafter import Animator
 from dynamicrafter.errors import InputError
 from dynamicrafter.jobs.checks import check_jobs
 from dynamicrafter.jobs.cluster import RayPool
-from dynamicrafter.jobs.job import Job
 from dynamicrafter.jobs.ledger import read_entries
 from dynamicrafter.jobs.local import LocalPool
-from dynamicrafter.jobs.maker import Setup
 from dynamicrafter.jobs.run import run_list
-from quick_jobs import MODEL, QUICK
+from dynamicrafter.jobs.worker import WorkerSetup
+from dynamicrafter.specs.model import ModelSpec
+from quick_jobs import MODEL, QUICK, job
 
-SETUP = Setup(model="seeded:tiny", device="cpu", dtype="float32")
+SETUP = WorkerSetup(model=ModelSpec(name="seeded:tiny", device="cpu", dtype="float32"))
 KEYS = "abcde"
 PATIENCE = 120  # seconds; a machine that is shared takes its time
 
@@ -44,7 +44,7 @@ class Killer:
             threading.Timer(0.1, os.kill, (self.processes[name], signal.SIGKILL)).start()
 
 
-class Watcher:
+class BatchObserver:
     """Passes on to a killer what it must know; the killer comes with the pool."""
 
     def __init__(self, killers):
@@ -77,8 +77,8 @@ def jobs(tmp_path_factory):
     picture = folder / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(picture)
     options = replace(QUICK, steps=12, seed=5)
-    listed = [Job(key=key, where=key, pictures=(picture,), prompt=key, options=options, format="npy") for key in KEYS]
-    return check_jobs(folder, listed, folder / "out", preset=None, model=MODEL)
+    listed = [job(key, pictures=(picture,), prompt=key, options=options) for key in KEYS]
+    return check_jobs(folder, listed, folder / "out", model=MODEL)[0]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def expected(jobs):
     animator = Animator.from_pretrained("seeded:tiny", device="cpu", dtype="float32")
     return {
         job.job.key: animator.animate(
-            job.job.pictures[0], job.job.prompt, options=job.job.options, item=job.job.key
+            job.job.pictures[0], job.job.clip.prompts[0], options=job.job.clip.options, item=job.job.key
         ).frames
         for job in jobs
     }
@@ -110,7 +110,7 @@ def run(jobs, folder, open_pool):
         killers.append(Killer(open_pool(num_batches, aside)))
         return killers[0].pool
 
-    run_list(Path("list"), jobs, folder, batch_size=1, open_pool=opened, watcher=Watcher(killers))
+    run_list(Path("list"), jobs, folder, batch_size=1, open_pool=opened, watcher=BatchObserver(killers))
     return killers[0]
 
 
@@ -152,9 +152,11 @@ def test_workers_end_with_their_parent_however_that_ends(tmp_path):
         "import os, sys, time\n"
         "from pathlib import Path\n"
         "from dynamicrafter.jobs.local import LocalPool\n"
-        "from dynamicrafter.jobs.maker import Setup\n"
+        "from dynamicrafter.jobs.worker import WorkerSetup\n"
+        "from dynamicrafter.specs.model import ModelSpec\n"
         "if __name__ == '__main__':\n"
-        f"    pool = LocalPool(Setup(model='seeded:tiny', device='cpu'), ['cpu'], aside=Path({str(tmp_path)!r}))\n"
+        "    setup = WorkerSetup(model=ModelSpec(name='seeded:tiny', device='cpu'))\n"
+        f"    pool = LocalPool(setup, ['cpu'], aside=Path({str(tmp_path)!r}))\n"
         "    [event] = pool.wait(120)\n"
         "    print(event.what.process, flush=True)\n"
         "    time.sleep(120)\n"

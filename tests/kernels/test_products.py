@@ -29,7 +29,7 @@ def plain(monkeypatch):
 
     def turn_off():
         monkeypatch.setattr(products, "_has_onednn", lambda: False)
-        monkeypatch.setattr(attention, "_attend_in_parts", attention.dispatch_attention_fn)
+        monkeypatch.setattr(attention, "multiplies_bfloat16", lambda _: False)
 
     return turn_off
 
@@ -102,6 +102,72 @@ def test_attention_in_parts_is_attention(monkeypatch, num_bytes, batch, queries,
     want = F.scaled_dot_product_attention(*heads).transpose(1, 2)
     assert ours.stride() == query.stride()
     assert relative_error(ours, want) < 2 * BFLOAT16  # weights and what they add up to are rounded
+
+
+@pytest.fixture
+def kind(monkeypatch):
+    """Take tensors for those of another kind of device, and note the shapes that diffusers' choice is asked about."""
+    asked, dispatch = [], attention.dispatch_attention_fn
+
+    def watch(query, key, value):
+        asked.append(tuple(query.shape))
+        return dispatch(query, key, value)
+
+    def set_kind(name):
+        monkeypatch.setattr(attention, "device_kind", lambda _: name)
+        monkeypatch.setattr(attention, "dispatch_attention_fn", watch)
+        return asked
+
+    return set_kind
+
+
+def drawn(*shape, count=3):
+    random = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=random) for _ in range(count)]
+
+
+@torch.no_grad()
+def test_cuda_gets_no_more_sequences_at_once_than_its_kernels_can_number(kind):
+    tensors = drawn(73_728, 2, 1, 8)  # as many as four clips of 576x1024 have pixels
+    want = attend(*tensors)
+    asked = kind("cuda")
+    assert torch.equal(attend(*tensors), want)
+    assert [shape[0] for shape in asked] == [65_535, 73_728 - 65_535]
+
+
+def test_with_gradients_cuda_gets_no_more_than_the_backward_pass_can_number(kind, monkeypatch):
+    tensors = [tensor.requires_grad_() for tensor in drawn(40, 16, 5, 64)]
+    asked = kind("cuda")
+    attend(*tensors).square().sum().backward()
+    assert asked == [(40, 16, 5, 64)]
+    whole = [tensor.grad.clone() for tensor in tensors]
+    for tensor in tensors:
+        tensor.grad = None
+    asked.clear()
+    monkeypatch.setattr(attention, "_MOST_ELEMENTS", 12 * 5 * 128 * 64 + 1)
+    attend(*tensors).square().sum().backward()
+    assert [shape[0] for shape in asked] == [12, 12, 12, 4]
+    for tensor, want in zip(tensors, whole, strict=True):
+        assert relative_error(tensor.grad, want) < MODULE_TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_apples_gpu_never_holds_all_scores_of_a_long_sequence(kind, monkeypatch, dtype):
+    tensors = [tensor.to(dtype) for tensor in drawn(2, 300, 3, 8)]
+    want = F.scaled_dot_product_attention(*(tensor.double().transpose(1, 2) for tensor in tensors)).transpose(1, 2)
+    asked, scores, softmax = kind("mps"), [], torch.softmax
+    monkeypatch.setattr(attention, "multiplies_bfloat16", lambda _: False)
+    monkeypatch.setattr(attention, "_MPS_BYTES", 100_000)
+    monkeypatch.setattr(torch, "softmax", lambda given, dim: scores.append(given) or softmax(given, dim=dim))
+    ours = attend(*tensors)
+    assert relative_error(ours, want) < (2 * BFLOAT16 if dtype is torch.bfloat16 else MODULE_TOLERANCE)
+    assert not asked
+    assert {given.dtype for given in scores} == {torch.float32}
+    assert max(given.nbytes for given in scores) <= 100_000
+    monkeypatch.setattr(attention, "_MPS_BYTES", 2**29)
+    attend(*tensors)
+    assert len(asked) == 1
 
 
 @torch.no_grad()

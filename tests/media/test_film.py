@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import clear_leftovers
+from dynamicrafter.files.atomic import clear_leftovers
 from dynamicrafter.media.film import film_format, write_film
 
 

@@ -280,7 +280,6 @@ def test_a_damaged_file_gives_a_picture_or_our_error_but_never_another(kind, dam
         (b"<?xml version='1.0'?>\n<svg/>", "is an SVG drawing; export it as PNG"),
         (b"%PDF-1.7\n", "is a PDF document; export its page as PNG"),
         (b"8BPS\0\1", "is a Photoshop document; export it as PNG"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC photo; export it as JPEG"),
         (b"\0\0\0\x18ftypisom\0\0\0\0", "is a video; take one frame of it"),
         (b"\x1a\x45\xdf\xa3\x01", "is a video; take one frame of it"),
         (b"RIFF\0\0\0\0AVI LIST", "is a video; take one frame of it"),
@@ -363,9 +362,9 @@ def test_a_pil_picture_is_copied():
 @pytest.mark.parametrize(
     ("pixels", "line"),
     [
-        (np.zeros((4, 4), np.uint8), r"picture must have shape \(h, w, 3\), RGB, got \(4, 4\)"),
-        (np.zeros((4, 4, 4), np.uint8), r"picture must have shape \(h, w, 3\), RGB, got \(4, 4, 4\)"),
-        (np.zeros((0, 4, 3), np.uint8), r"picture must have shape \(h, w, 3\), RGB, got \(0, 4, 3\)"),
+        (np.zeros((4, 4), np.uint8), r"picture must have shape \(h, w, 3\), RGB, or \(h, w, 4\), RGBA, got \(4, 4\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"picture must have shape .* got \(4, 4, 2\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"picture must have shape .* got \(0, 4, 3\)"),
         (np.zeros((4, 4, 3), np.int64), r"picture must be uint8, or floats in \[0, 1\], got int64"),
         (np.full((4, 4, 3), 1.5), r"picture must hold floats in \[0, 1\], got 1.5 to 1.5"),
         (np.full((4, 4, 3), -0.1), r"picture must hold floats in \[0, 1\], got -0.1"),

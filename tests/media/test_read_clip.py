@@ -94,9 +94,9 @@ def test_an_animation_whose_timing_was_changed_since_is_read_as_it_plays_now(tmp
     assert read_metadata(tmp_path / "b.gif") == {"seed": 7}
 
 
-def test_a_still_animation_from_elsewhere_is_refused_as_it_has_no_rate(tmp_path):
+def test_a_still_animation_from_elsewhere_is_refused_as_a_picture(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.webp")
-    with pytest.raises(InputError, match=r"a\.webp does not say its frames per second"):
+    with pytest.raises(InputError, match=r"a\.webp is one picture, where a clip is wanted"):
         read_clip(tmp_path / "a.webp")
 
 

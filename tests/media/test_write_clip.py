@@ -188,7 +188,7 @@ def test_odd_sizes_are_kept_where_the_format_can(tmp_path, name):
     assert read_clip(tmp_path / name)[0].shape == (1, 1, 1, 3)
 
 
-@pytest.mark.parametrize("name", ["mp4", "webm"])
+@pytest.mark.parametrize("name", ["mp4", "mov", "webm"])
 @pytest.mark.parametrize(("height", "width"), [(33, 64), (32, 65)])
 def test_odd_sizes_are_refused_where_it_cannot(tmp_path, name, height, width):
     with pytest.raises(InputError, match=f"height and width must be even for {name}, got {height}×{width}; crop or"):
@@ -258,8 +258,8 @@ def test_what_is_no_clip_is_refused(tmp_path, frames, line):
         ("a.mp4", 10.5, "crf must be a whole number .* got 10.5"),
         ("a.mp4", True, "crf must be a whole number .* got True"),
         ("a.webm", 64, r"crf must be a whole number from 0 \(best\) to 63 \(worst\) for webm, got 64; try 24"),
-        ("a.gif", 10, "crf applies to mp4 and webm only, got crf 10 for gif; leave it out"),
-        ("a", 10, "crf applies to mp4 and webm only, got crf 10 for png; leave it out"),
+        ("a.gif", 10, "crf applies to mp4, mov and webm only, got crf 10 for gif; leave it out"),
+        ("a", 10, "crf applies to mp4, mov and webm only, got crf 10 for png; leave it out"),
     ],
 )
 def test_a_crf_that_the_codec_does_not_know_is_refused(tmp_path, name, crf, line):

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dynamicrafter.animator.memory import clip_needs
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.memory.advice import advise, remedy
 from dynamicrafter.memory.counting import count_call
 from dynamicrafter.memory.footprint import measure_footprint
 from dynamicrafter.memory.plan import CONTEXT_BYTES, MEASURES, make_plan, measures_on
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.pipeline.loading import empty_model
+from dynamicrafter.specs.options import AnimateOptions
 
 GB = 10**9
 

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from dynamicrafter.memory import tiles
-from dynamicrafter.memory.tiles import fade, in_tiles, spans, tile_pixels
+from dynamicrafter.memory.tiles import tile_pixels
+from dynamicrafter.models.tiles import fade, in_tiles, spans
 from dynamicrafter.pipeline import autoencoder
 from dynamicrafter.pipeline.autoencoder import decode_frames, encode_pictures
 from tiny import network

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dynamicrafter.kernels.layout import fold_frames, unfold_frames
+from dynamicrafter.media.clip_pixels import clip_pixels
 from goldens import GOLDEN, MODULE_TOLERANCE, TINY, load, relative_error
 from tiny import network, tensors
 
@@ -41,8 +42,8 @@ def test_unet_matches_published_output(golden):
 
 
 @torch.no_grad()
-def test_unet_takes_two_clips_with_their_own_timestep_motion_and_context(golden):
-    want, unet = load(f"{golden}.unet"), network("unet", golden)
+def test_unet_takes_two_clips_with_their_own_timestep_motion_and_context():
+    want, unet = load("tiny256.unet"), network("unet", "tiny256")
     ours = unet(want["pair.x"], want["pair.t"], *contexts(want["pair.context"]), want["pair.fs"])
     assert close(ours, want["pair.out"])
 
@@ -57,7 +58,8 @@ def test_unet_with_projected_context_gives_the_same_bits(golden):
 
 
 @torch.no_grad()
-def test_every_block_on_the_way_matches_its_probe(golden):
+@pytest.mark.parametrize("golden", ["tiny256", "tiny512"])  # of which tiny1024's networks are the same
+def test_every_block_on_the_way_matches_its_probe_in_every_fifth_frame(golden):
     want, unet = load(f"{golden}.unet"), network("unet", golden)
     unit = unet.down[0].units[0]
     modules = {
@@ -82,9 +84,11 @@ def test_every_block_on_the_way_matches_its_probe(golden):
     finally:
         for hook in hooks:
             hook.remove()
-    seen["input_blocks.1.2"] = unfold_frames(seen["input_blocks.1.2"], 16)
     for name in modules:
-        assert close(seen[name], want[f"probe.{name}"]), name
+        ours = seen[name][::5] if seen[name].ndim == 4 else seen[name]
+        if name == "input_blocks.1.2":
+            ours = unfold_frames(ours, 4)
+        assert close(ours, want[f"probe.{name}"]), name
 
 
 @torch.no_grad()
@@ -95,7 +99,7 @@ def test_towers_and_projector_match_published_conditioning(golden):
     empty = torch.zeros(1, 77, dtype=torch.long)
     empty[0, :2] = torch.tensor([49406, 49407])
     assert close(text(empty).last_hidden_state, want["null_text_embedding"])
-    assert close(image(pixel_values=want["clip_pixels"]).last_hidden_state, want["image_tokens"])
+    assert close(image(pixel_values=clip_pixels(want["image"])).last_hidden_state, want["image_tokens"])
     assert close(projector(want["image_tokens"]).flatten(1, 2), want["image_context"])
     assert close(projector(want["zero_image_tokens"]).flatten(1, 2), want["zero_image_context"])
 

@@ -36,7 +36,8 @@ RUNS = [(golden, kind) for golden in TINY for kind in KINDS if (GOLDEN / f"{gold
 
 
 def test_every_golden_trajectory_is_run():
-    assert len(RUNS) == 20  # 6 steps is not a divisor of 1000, so the published code can't run it on the 256 model
+    assert {kind for _, kind in RUNS} == set(KINDS)
+    assert [len([kind for golden, kind in RUNS if golden == name]) for name in TINY] == [4, 7, 3]
 
 
 def follow(pipe, kind, want, given, *, batching):
@@ -89,7 +90,8 @@ def test_trajectory_follows_the_published_one(golden, name, batching, monkeypatc
     for ours, theirs in zip(predicted, want["pred_x0"], strict=True):
         assert relative_error(ours, theirs) < TRAJECTORY_TOLERANCE
     assert relative_error(latents, want["latents"]) < TRAJECTORY_TOLERANCE
-    video = pipe.decode_latents(latents, chunk_size=5)[:, :, ::4]
+    frames = [8] if KINDS[name].mode == "animate" else [0, 12]
+    video = pipe.decode_latents(latents, chunk_size=5)[:, :, frames]
     assert relative_error(video, want["video"]) < TRAJECTORY_TOLERANCE
 
 
@@ -107,6 +109,6 @@ def test_in_bfloat16_a_trajectory_is_as_near_with_everything_fused_as_with_nothi
 
     fused = error()
     monkeypatch.setattr(products, "_has_onednn", lambda: False)
-    monkeypatch.setattr(attention, "_attend_in_parts", attention.dispatch_attention_fn)
+    monkeypatch.setattr(attention, "multiplies_bfloat16", lambda _: False)
     assert fused < 0.12
     assert fused < 1.3 * error()

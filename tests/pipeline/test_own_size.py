@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from checkpoint_files import write_lightning
 from dynamicrafter import Animator, DynamiCrafterPipeline
-from dynamicrafter.animator.animator import Shot
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.checkpoints.published import EXTRAS_FILE
 from dynamicrafter.errors import CheckpointError, InputError
 from dynamicrafter.memory.counting import count_call, estimate_run
 from dynamicrafter.pipeline.convert import convert
 from dynamicrafter.pipeline.folders import empty_networks, inspect_folder
+from dynamicrafter.specs.clip import ClipSpec
+from dynamicrafter.specs.options import AnimateOptions
 from own_size import LATENTS, TOKENS, pipeline
 from published_files import published
 
@@ -69,9 +69,9 @@ def test_each_clip_of_a_batch_is_the_one_that_it_would_be_alone():
     animator = Animator(pipeline(), model="own")
     options = AnimateOptions(frames=4, guidance=2.0)
     shots = [
-        Shot(image=PICTURE, prompt="the camera pans left", options=options),
-        Shot(image=PICTURE.rotate(90), prompt="zoom", options=options, item="second"),
-        Shot(image=PICTURE, prompt="", options=AnimateOptions(frames=4, guidance=2.0, seed=9, motion=8)),
+        ClipSpec(pictures=(PICTURE,), prompts=("the camera pans left",), options=options),
+        ClipSpec(pictures=(PICTURE.rotate(90),), prompts=("zoom",), options=options, item="second"),
+        ClipSpec(pictures=(PICTURE,), prompts=("",), options=AnimateOptions(frames=4, guidance=2.0, seed=9, motion=8)),
     ]
     together = animator.run(shots)
     for shot, clip in zip(shots, together, strict=True):

@@ -1,15 +1,17 @@
 """A story's file is read as written, and whatever is wrong with it is told with its line."""
 
-from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import yaml
 
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import get_preset
-from dynamicrafter.story.format import PictureShot, TitleCard, read_story
+from dynamicrafter.specs import pictures
+from dynamicrafter.specs.options import AnimateOptions
+from dynamicrafter.specs.pictures import load_picture
+from dynamicrafter.story.format import PictureShot, TitleCard, read_story, story_of
+from dynamicrafter.story.located import locate
 from stories import write_story, write_tone
 
 SHOT = "shots:\n  - picture: red.png\n"
@@ -50,7 +52,7 @@ def test_a_story_is_read_as_it_is_written(tmp_path):
     assert (card.look.text, card.look.background, card.look.color, card.num_frames) == ("Hello", "#102030", "gold", 3)
     base = AnimateOptions(size=(64, 128), steps=7, seed=5, frames=9)
     assert isinstance(first, PictureShot)
-    assert (first.picture.path, first.prompt) == (tmp_path / "red.png", "a boat")
+    assert (first.picture.path, first.prompt) == (str(tmp_path / "red.png"), "a boat")
     assert first.clip.options == AnimateOptions(size=(64, 128), steps=7, seed=6, frames=12)  # half a second
     assert (first.transition.kind, first.transition.num_frames) == ("crossfade", 2)
     assert second.picture is None
@@ -58,7 +60,7 @@ def test_a_story_is_read_as_it_is_written(tmp_path):
     between = second.transition
     assert (between.kind, between.num_frames, between.prompt) == ("interpolate", 4, "dusk")
     assert between.clip.options == AnimateOptions(size=(64, 128), steps=2, seed=5, frames=6)
-    assert third.picture.path == tmp_path / "blue.png"
+    assert third.picture.path == str(tmp_path / "blue.png")
     assert third.clip.options == base
     assert third.transition is None
 
@@ -66,8 +68,8 @@ def test_a_story_is_read_as_it_is_written(tmp_path):
 @pytest.mark.parametrize("place", ["defaults", "shot"])
 def test_every_option_of_a_clip_may_stand_in_the_defaults_and_in_a_shot(tmp_path, place):
     options = AnimateOptions(seed=9, negative="blur", image_guidance=2.0, deterministic=True, fit="contain")
-    options = replace(options.resolved(get_preset("512")), size=None)
-    values = {name: value for name, value in options.as_dict().items() if name != "size"}
+    values = {name: value for name, value in options.resolved(get_preset("512")).as_dict().items() if name != "size"}
+    options = AnimateOptions(**values)
     shot = {"picture": "red.png"}
     content = {"defaults": values, "shots": [shot]} if place == "defaults" else {"shots": [shot | values]}
     story = read_story(write_story(tmp_path, yaml.safe_dump(content)))
@@ -102,7 +104,7 @@ ERRORS = {
         ", line 3: picture can't be previous in the first shot; name a file.",
     ),
     "range": (SHOT + "    steps: 0", ", line 3: steps must be between 1 and 1000, got 0; try 1."),
-    "type": (SHOT + "    motion: 0.5", ", line 3: motion must be of type int, got 0.5."),
+    "type": (SHOT + "    motion: 0.5", ", line 3: motion must be a whole number, got 0.5."),
     "choice": (SHOT + "    fit: covr", ", line 3: fit must be one of cover, contain, stretch, got 'covr'."),
     "range of a default": ("defaults:\n  eta: 2\n" + SHOT, ", line 2: eta must be between 0 and 1, got 2; try 1."),
     "fps": ("defaults: {fps: fast}\n" + SHOT, ", line 1: fps must be a number or a fraction such as 24000/1001"),
@@ -138,10 +140,6 @@ ERRORS = {
     "long transition": (
         SHOT + "    transition: {kind: interpolate, frames: 5000}\n" + NEXT,
         "(with the 2 that it shares with its shots)",
-    ),
-    "two that do not go together": (
-        SHOT + "    window: 6\n    window_stride: 7",
-        ", line 2: window_stride must be between 1 and 6, got 7; try 6.",
     ),
     "letters": ("shots:\n  - title: é\n    seconds: 1", ", line 2: title needs 'é', which Pillow's own font lacks"),
     "no letters": ("shots:\n  - title: ''\n    seconds: 1", ", line 2: title must not be empty"),
@@ -191,8 +189,31 @@ def test_files_that_are_no_stories_are_refused(tmp_path):
             read_story(tmp_path / name)
 
 
-def test_reading_warns_of_nothing_and_resolving_warns_with_the_models_preset(tmp_path, caplog):
-    story = read_story(write_story(tmp_path, SHOT + "    motion: 3"))
-    assert not caplog.records
-    story.shots[0].clip.resolved(get_preset("512"))
-    assert "motion 3 is outside the range that preset 512 was tuned for" in caplog.text
+@pytest.mark.parametrize("written", ["200-800", "[200, 800]", '"[200, 800]"'])
+def test_an_interval_is_read_in_every_spelling(tmp_path, written):
+    story = read_story(write_story(tmp_path, SHOT + f"    guidance_interval: {written}"))
+    assert story.shots[0].clip.options.guidance_interval == (200, 800)
+
+
+@pytest.mark.parametrize(("written", "size"), [("128x64", (64, 128)), ("[64, 128]", (64, 128)), ("auto", "auto")])
+def test_a_size_is_width_x_height_or_a_list_of_height_and_width_or_the_pictures_own(tmp_path, written, size):
+    assert read_story(write_story(tmp_path, f"defaults: {{size: {written}}}\n" + SHOT)).size == size
+
+
+def test_a_picture_of_several_shots_is_decoded_once(tmp_path, monkeypatch):
+    decoded = []
+    original = pictures.read_picture
+    monkeypatch.setattr(pictures, "read_picture", lambda source: decoded.append(source) or original(source))
+    story = read_story(write_story(tmp_path, SHOT + "  - picture: red.png\n  - picture: blue.png\n"))
+    assert decoded == [tmp_path / "red.png", tmp_path / "blue.png"]
+    assert story.shots[0].picture is story.shots[1].picture
+
+
+def test_a_story_that_stands_in_no_file_is_held_to_the_same_rules(tmp_path):
+    write_story(tmp_path, "")
+    picture = load_picture(tmp_path / "red.png", name="a.png")
+    story = story_of(locate({"shots": [locate({"picture": picture, "steps": 3}, "shot 1")]}, "the story"))
+    assert story.shots[0].picture is picture
+    assert story.source == {"shots": [{"picture": "a.png", "steps": 3}]}
+    with pytest.raises(InputError, match=r"^shot 1: steps must be between 1 and 1000, got 0; try 1\.$"):
+        story_of(locate({"shots": [locate({"picture": picture, "steps": 0}, "shot 1")]}, "the story"))

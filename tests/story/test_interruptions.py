@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dynamicrafter.media.video import read_clip, read_metadata
-from stories import complete_pieces, run_command, write_story
+from stories import complete_clips, run_command, write_story
 
 STORY = """\
 model: seeded:tiny
@@ -55,20 +55,20 @@ def test_a_story_killed_at_random_moments_becomes_the_same_film_and_makes_nothin
     seed = time.time_ns()
     chance = random.Random(seed)
     seen = {}
-    for least in (1, 3, 5):  # pieces that are there when a moment later the kill comes
+    for least in (1, 3, 5):  # clips that are there when a moment later the kill comes
         process = started(processes, killed)
-        while process.is_alive() and len(complete_pieces(killed / "film.shots")) < least:
+        while process.is_alive() and len(complete_clips(killed / "film.shots")) < least:
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.2))
         process.kill()  # does nothing where the film was finished before
         process.join()
-        now = complete_pieces(killed / "film.shots")
+        now = complete_clips(killed / "film.shots")
         assert seen.items() <= now.items(), f"seed {seed}"
         seen = now
     last = started(processes, killed)
     last.join()
     assert last.exitcode == 0
-    assert complete_pieces(killed / "film.shots").items() >= seen.items(), f"seed {seed}"
+    assert complete_clips(killed / "film.shots").items() >= seen.items(), f"seed {seed}"
     films = [read_clip(folder / "film.mp4")[0] for folder in folders]
     np.testing.assert_array_equal(films[0], films[1], err_msg=f"seed {seed}")
     assert read_metadata(killed / "film.mp4") == read_metadata(unbroken / "film.mp4")
@@ -79,14 +79,14 @@ def test_a_story_killed_at_random_moments_becomes_the_same_film_and_makes_nothin
 def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(tmp_path, processes):
     write_story(tmp_path, STORY)
     process = started(processes, tmp_path)
-    while process.is_alive() and len(complete_pieces(tmp_path / "film.shots")) < 2:
+    while process.is_alive() and len(complete_clips(tmp_path / "film.shots")) < 2:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGINT)
     process.join()
     assert process.exitcode == 130
-    kept = complete_pieces(tmp_path / "film.shots")
+    kept = complete_clips(tmp_path / "film.shots")
     assert not (tmp_path / "film.mp4").exists()
     again = started(processes, tmp_path)
     again.join()
     assert again.exitcode == 0
-    assert complete_pieces(tmp_path / "film.shots").items() >= kept.items()
+    assert complete_clips(tmp_path / "film.shots").items() >= kept.items()

@@ -5,6 +5,7 @@ import json
 import shutil
 import tracemalloc
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from checkpoint_files import write_safetensors
 from dynamicrafter import Animator
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.video import read_clip, read_metadata
+from dynamicrafter.pipeline.describing import describe
+from dynamicrafter.specs import pictures
+from dynamicrafter.specs.model import ModelSpec
+from dynamicrafter.specs.options import AnimateOptions
 from dynamicrafter.story.format import read_story
 from dynamicrafter.story.joining import blended, film_metadata, frames_of, is_made, join
 from dynamicrafter.story.kept import KeptShots
-from dynamicrafter.story.making import make_pieces, survey
-from dynamicrafter.story.models import know
+from dynamicrafter.story.making import find_kept, make_clips
 from dynamicrafter.story.plan import plan_story
 from published_files import published
 from stories import TINY, write_story
@@ -42,21 +46,21 @@ shots:
 load = cache(lambda: Animator.from_pretrained("seeded:tiny", device="cpu", dtype="float32"))
 
 
-class Watcher:
+class Callbacks:
     def __init__(self):
         self.steps, self.was_made, self.was_kept = 0, [], []
 
-    def begins(self, piece):
+    def begins(self, clip):
         pass
 
     def on_step(self, done, steps):
         self.steps += 1
 
-    def made(self, piece):
-        self.was_made.append(piece.name)
+    def made(self, clip):
+        self.was_made.append(clip.name)
 
-    def kept(self, piece):
-        self.was_kept.append(piece.name)
+    def kept(self, clip):
+        self.was_kept.append(clip.name)
 
 
 def planned(folder, text=STORY):
@@ -64,11 +68,11 @@ def planned(folder, text=STORY):
 
 
 def made(folder, text=STORY, *, load_model=lambda _: load()):
-    """The plan, its shots, their records and who watched."""
-    plan, shots, watcher = planned(folder, text), KeptShots(folder / "film.shots"), Watcher()
+    """The plan, its shots, their records and what was called."""
+    plan, shots, callbacks = planned(folder, text), KeptShots(folder / "film.shots"), Callbacks()
     with shots.locked():
-        records = make_pieces(plan, shots, load=load_model, watcher=watcher)
-    return plan, shots, records, watcher
+        records = make_clips(plan, shots, load=load_model, callbacks=callbacks)
+    return plan, shots, records, callbacks
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +89,14 @@ def copy(whole, tmp_path):
     return tmp_path
 
 
-def pixels_of(shots, records, piece):
-    return np.stack([shots.frame(piece, index, records[piece.key]) for index in range(piece.num_frames)])
+def pixels_of(shots, records, clip):
+    return np.stack([shots.frame(clip, index, records[clip.key]) for index in range(clip.num_frames)])
 
 
 def test_each_clip_is_what_the_animator_makes_of_its_picture_or_of_the_frame_before(whole):
-    folder, plan, shots, records, watcher = whole
+    folder, plan, shots, records, callbacks = whole
     options = {"steps": 1, "guidance": 1.0, "frames": 4, "size": (64, 64), "seed": 3}
-    first, second, third, between = (pixels_of(shots, records, piece) for piece in plan.pieces)
+    first, second, third, between = (pixels_of(shots, records, piece) for piece in plan.clips)
     np.testing.assert_array_equal(first, load().animate(folder / "red.png", "one", **options).frames)
     np.testing.assert_array_equal(second, load().animate(folder / "blue.png", "two", **options).frames)
     np.testing.assert_array_equal(third, load().animate(second[-1], "three", **options).frames)
@@ -101,13 +105,13 @@ def test_each_clip_is_what_the_animator_makes_of_its_picture_or_of_the_frame_bef
     assert (card == np.asarray(navy)).all(-1).any()
     expected = load().interpolate(third[-1], card, "over", **options)
     np.testing.assert_array_equal(between, expected.frames)
-    assert watcher.was_made == ["shot 1", "shot 2", "shot 3", "between shots 3 and 4"]
-    assert watcher.steps == 4
+    assert callbacks.was_made == ["shot 1", "shot 2", "shot 3", "between shots 3 and 4"]
+    assert callbacks.steps == 4
 
 
 def test_the_film_shows_every_frame_in_its_place(whole):
     _, plan, shots, records, _ = whole
-    first, second, third, between = (pixels_of(shots, records, piece) for piece in plan.pieces)
+    first, second, third, between = (pixels_of(shots, records, piece) for piece in plan.clips)
     shown = np.stack(list(frames_of(plan, shots, records)))
     expected = [
         *first[:2],
@@ -129,7 +133,7 @@ def test_a_blend_is_the_rounded_mean_that_its_share_says():
 
 def test_every_clip_is_kept_with_the_record_of_its_making(whole):
     _, plan, shots, records, _ = whole
-    one, two, three, between = plan.pieces
+    one, two, three, between = plan.clips
     kept = read_metadata(shots.path_of(three))
     assert kept["options"] == json.loads(json.dumps(three.options.as_dict()))
     assert kept["prompt"] == "three"
@@ -141,14 +145,26 @@ def test_every_clip_is_kept_with_the_record_of_its_making(whole):
     assert read_clip(shots.path_of(one))[0].shape == (4, 64, 64, 3)
 
 
-def fail(_model):
+def test_a_picture_is_decoded_once_and_options_are_resolved_before_a_model_is_loaded(tmp_path, monkeypatch):
+    def load_model(_):
+        monkeypatch.setattr(AnimateOptions, "resolved", fail)
+        return load()
+
+    decoded, original = [], pictures.read_picture
+    monkeypatch.setattr(pictures, "read_picture", lambda source: decoded.append(source) or original(source))
+    made(tmp_path, load_model=load_model)
+    files = [source for source in decoded if isinstance(source, Path)]
+    assert sorted(path.name for path in files) == ["blue.png", "red.png"]
+
+
+def fail(*_):
     raise AssertionError("it loaded a model")
 
 
 def test_nothing_is_made_twice_and_no_model_is_loaded_for_nothing(copy):
-    *_, watcher = made(copy, load_model=fail)
-    assert watcher.was_made == []
-    assert len(watcher.was_kept) == 4
+    *_, callbacks = made(copy, load_model=fail)
+    assert callbacks.was_made == []
+    assert len(callbacks.was_kept) == 4
 
 
 @pytest.mark.parametrize(
@@ -162,41 +178,41 @@ def test_nothing_is_made_twice_and_no_model_is_loaded_for_nothing(copy):
     ],
 )
 def test_what_was_changed_alone_is_made_again_and_what_follows_from_it(copy, before, after, again):
-    *_, watcher = made(copy, STORY.replace(before, after))
-    assert watcher.was_made == again
+    *_, callbacks = made(copy, STORY.replace(before, after))
+    assert callbacks.was_made == again
 
 
 def test_a_shot_that_is_asked_for_twice_is_made_once(tmp_path):
     shot = "  - {picture: red.png, prompt: a}\n"
-    *_, watcher = made(tmp_path, f"defaults: {{steps: 1, frames: 1, size: 64x64}}\nshots:\n{shot}{shot}")
-    assert (watcher.was_made, watcher.was_kept) == (["shot 1"], ["shot 2"])
+    *_, callbacks = made(tmp_path, f"defaults: {{steps: 1, frames: 1, size: 64x64}}\nshots:\n{shot}{shot}")
+    assert (callbacks.was_made, callbacks.was_kept) == (["shot 1"], ["shot 2"])
 
 
 def test_a_clip_that_is_not_whole_is_made_again(copy):
     plan, shots = planned(copy), KeptShots(copy / "film.shots")
-    one, two, *_ = plan.pieces
+    one, two, *_ = plan.clips
     (shots.path_of(one) / "0002.png").unlink()
     (shots.path_of(two) / "clip.json").write_text("{}")
-    assert not survey(plan, shots).keys() & {one.key, two.key}
-    *_, watcher = made(copy)
-    assert watcher.was_made == ["shot 1", "shot 2"]  # shot 3 goes on from the same frame as before
+    assert not find_kept(plan, shots).keys() & {one.key, two.key}
+    *_, callbacks = made(copy)
+    assert callbacks.was_made == ["shot 1", "shot 2"]  # shot 3 goes on from the same frame as before
 
 
 def test_what_was_made_of_another_frame_is_made_again(copy):
     """As when the shot before was made again on a machine that rounds otherwise."""
     plan, shots = planned(copy), KeptShots(copy / "film.shots")
-    three = plan.pieces[2]
+    three = plan.clips[2]
     note = json.loads((shots.path_of(three) / "clip.json").read_text())
     note["dynamicrafter"]["story"]["ends"] = ["0" * 16]
     (shots.path_of(three) / "clip.json").write_text(json.dumps(note))
-    *_, watcher = made(copy)
-    assert watcher.was_made == ["shot 3"]
+    *_, callbacks = made(copy)
+    assert callbacks.was_made == ["shot 3"]
 
 
 def test_a_frame_that_was_changed_is_named(copy):
     plan, shots = planned(copy), KeptShots(copy / "film.shots")
-    records = survey(plan, shots)
-    frame = shots.path_of(plan.pieces[0]) / "0001.png"
+    records = find_kept(plan, shots)
+    frame = shots.path_of(plan.clips[0]) / "0001.png"
     for content in (Image.new("RGB", (64, 64), "red"), None):
         if content is None:
             frame.write_bytes(frame.read_bytes()[:100])
@@ -210,8 +226,8 @@ def test_two_programs_do_not_make_one_story_at_a_time(copy):
     shots = KeptShots(copy / "film.shots")
     with shots.locked(), pytest.raises(InputError, match="another program is making the shots"):
         made(copy)
-    *_, watcher = made(copy)
-    assert len(watcher.was_kept) == 4
+    *_, callbacks = made(copy)
+    assert len(callbacks.was_kept) == 4
 
 
 def test_leftovers_of_a_killed_program_are_cleared_away(copy):
@@ -225,18 +241,24 @@ def test_leftovers_of_a_killed_program_are_cleared_away(copy):
 def test_pictures_and_models_that_change_meanwhile_are_noticed(tmp_path):
     def change(_model):
         Image.new("RGB", (64, 64), "lime").save(tmp_path / "red.png")
+        plan.clips[0].sources[0].let_go()
         return load()
 
-    with pytest.raises(InputError, match=r"red\.png changed while the story was being made; run again"):
-        made(tmp_path, load_model=change)
     plan = planned(tmp_path)
-    other = dataclasses.replace(plan.pieces[0], model=dataclasses.replace(TINY, hash="0123456789abcdef"))
+    shots = KeptShots(tmp_path / "film.shots")
+    with (
+        shots.locked(),
+        pytest.raises(InputError, match=r"red\.png changed or went away since it was looked at; run again"),
+    ):
+        make_clips(plan, shots, load=change, callbacks=Callbacks())
+    plan = planned(tmp_path)
+    other = dataclasses.replace(plan.clips[0], model=dataclasses.replace(TINY, hash="0123456789abcdef"))
     with pytest.raises(InputError, match="the files of model seeded:tiny changed"):
-        make_pieces(
-            dataclasses.replace(plan, pieces=(other,)),
+        make_clips(
+            dataclasses.replace(plan, clips=(other,)),
             KeptShots(tmp_path / "film.shots"),
             load=lambda _: load(),
-            watcher=Watcher(),
+            callbacks=Callbacks(),
         )
     assert not [path for path in (tmp_path / "film.shots").iterdir() if path.name != ".lock"]
 
@@ -250,7 +272,7 @@ def test_the_file_says_what_it_was_made_of_and_is_known_again(whole, tmp_path):
     assert read_metadata(film) == json.loads(json.dumps(metadata))
     assert metadata["story"] == plan.story.source
     assert metadata["options"]["steps"] == 1
-    assert [shot["name"] for shot in metadata["shots"]] == [piece.name for piece in plan.pieces]
+    assert [shot["name"] for shot in metadata["shots"]] == [clip.name for clip in plan.clips]
     assert is_made(film, metadata)
     assert not is_made(film, film_metadata(plan, records, crf=30))
     film.write_bytes(film.read_bytes()[:-100])
@@ -273,7 +295,7 @@ def test_memory_of_joining_does_not_grow_with_the_story(tmp_path):
 
 @pytest.mark.parametrize("name", ["seeded:tiny", "bundled"])
 def test_what_is_known_of_a_model_before_it_is_loaded_is_what_it_turns_out_to_be(name):
-    known, animator = know(name), Animator.from_pretrained(name, device="cpu", dtype="float32")
+    known, animator = describe(ModelSpec(name=name)), Animator.from_pretrained(name, device="cpu", dtype="float32")
     assert (known.preset, known.hash) == (animator.preset, animator.model_hash)
 
 
@@ -281,5 +303,5 @@ def test_what_is_known_of_a_model_before_it_is_loaded_is_what_it_turns_out_to_be
 def test_a_published_file_is_known_by_its_keys_as_when_it_is_loaded(tmp_path, golden):
     path = write_safetensors(tmp_path / "model.safetensors", published(golden))
     animator = Animator.from_pretrained(path, device="cpu", dtype="float32")
-    known = know(str(path))
+    known = describe(ModelSpec(name=path))
     assert (known.preset, known.hash) == (animator.preset, animator.model_hash)

@@ -10,7 +10,7 @@ from dynamicrafter.training import loop
 from dynamicrafter.training.config import OptimizerConfig
 from dynamicrafter.training.estimate import advice, estimate, table
 from dynamicrafter.training.loop import train
-from dynamicrafter.training.recipes import RECIPES
+from dynamicrafter.training.recipes import recipes
 from training_runs import FakeClips, small
 
 
@@ -101,7 +101,7 @@ def test_advice_leads_to_a_training_that_fits(tmp_path):
 
 
 def test_a_sharded_training_divides_what_trains():
-    config = replace(RECIPES["finetune-512"].make(), model="seeded:tiny", sharding="fsdp2")
+    config = replace(recipes()["finetune-512"].make(), model="seeded:tiny", sharding="fsdp2")
     alone, shared = estimate(config), estimate(config, world=4)
     assert shared.optimizer == alone.optimizer // 4
     assert shared.frozen == alone.frozen

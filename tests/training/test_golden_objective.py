@@ -7,7 +7,7 @@ from dynamicrafter.presets import get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import ObjectiveConfig
 from dynamicrafter.training.objective import denoising_loss
-from dynamicrafter.training.trainee import Trainee
+from dynamicrafter.training.trainee import TrainingNetworks
 from goldens import TINY, load
 from tiny import network
 
@@ -97,7 +97,7 @@ def test_training_weighs_frames_and_means_as_its_settings_say():
     latents, answer = torch.randn(2, 4, 3, 2, 2), torch.randn(2, 4, 3, 2, 2)
     shared = {"noise": torch.randn_like(latents), "timesteps": torch.tensor([999, 20]), "image_latents": latents}
     given = torch.tensor([[True, False, False], [True, False, True]])
-    trainee = Trainee(
+    trainee = TrainingNetworks(
         _Answer(answer), _NoTokens(), scheduler, objective=ObjectiveConfig(given_frames=4.0, frame_means=2.0)
     )
     text, image = torch.zeros(2, 1, 1), torch.zeros(2, 1, 1)

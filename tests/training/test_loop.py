@@ -13,7 +13,13 @@ from dynamicrafter.media.video import read_clip
 from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.training import checkpoints
 from dynamicrafter.training.checkpoints import Snapshot
-from dynamicrafter.training.config import LoraConfig, ObjectiveConfig, OptimizerConfig, ValidationConfig
+from dynamicrafter.training.config import (
+    LoraConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    ValidationConfig,
+)
 from dynamicrafter.training.loop import train
 from dynamicrafter.training.optimizers import Average
 from dynamicrafter.training.parallel import fsdp_plugin
@@ -205,6 +211,44 @@ def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         checkpoints.write(tmp_path, snapshot(4), keep=2)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert checkpoints.read(checkpoints.found(tmp_path)[-1]).trained["a"].tolist() == [3, 3]
+
+
+def test_a_checkpoint_in_parts_is_read_as_a_whole_one(tmp_path):
+    tensors = {"a": torch.randn(700_000), "b": torch.randn(3, 4)}
+    snapshot = Snapshot(step=3, settings={}, trained=tensors, average=tensors, optimizer={"state": tensors})
+    path = checkpoints.write(tmp_path, snapshot, keep=1, part=1)
+    assert max(file.stat().st_size for file in path.iterdir()) <= 10**6
+    assert not (path / "trained.safetensors").exists()
+    again = checkpoints.read(path)
+    for found in (again.trained, again.average, again.optimizer["state"]):
+        assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    (path / "average.safetensors.001").unlink()
+    with pytest.raises(InputError, match="can't be read"):
+        checkpoints.read(path)
+
+
+def test_a_run_of_minutes_stops_when_they_are_over_and_its_rate_has_fallen_to_nothing(tmp_path, monkeypatch):
+    now = iter(range(0, 100_000, 5))  # every look at the clock takes five seconds
+    monkeypatch.setattr("dynamicrafter.training.loop.time.monotonic", lambda: float(next(now)))
+    falling = ScheduleConfig(decay="linear", decay_from=0.0)
+    config = small(tmp_path, steps=1, minutes=3.0, checkpoint_minutes=1.0, checkpoint_every=1000, schedule=falling)
+    outcome = run(config)
+    assert 1 < outcome.step < 36
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "losses.jsonl").read_text().splitlines()]
+    assert len(rates) == outcome.step
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.2 * rates[0]
+    steps = [int(path.name[5:]) for path in checkpoints.found(tmp_path / "checkpoints")]
+    assert len(steps) >= 2  # one each minute, and one at the end
+    assert steps[-1] == outcome.step
+    further = run(replace(config, minutes=1.0))
+    assert further.step > outcome.step
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="device cuda needs a GPU that PyTorch sees, and there is none; take auto or"):
+        run(small(tmp_path, steps=1, device="cuda"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from dynamicrafter.training.batches import Share
 from dynamicrafter.training.config import ObjectiveConfig, Stage, TrainConfig
-from dynamicrafter.training.draws import Draws, draw_sample
+from dynamicrafter.training.draws import TrainingDraws, draw_sample
 from dynamicrafter.training.encoding import assemble, condition_frames, encode_clip, encode_nothing
 from tiny import pipeline
 from training_runs import FakeClips, small
@@ -70,7 +70,7 @@ def test_processes_and_accumulation_divide_the_same_positions_into_the_same_micr
     assert whole.positions(1, 0)[0] == whole.global_batch
 
 
-def drawn(position=0, **changes) -> Draws:
+def drawn(position=0, **changes) -> TrainingDraws:
     draws = draw_sample(small(Path("run")), position)
     return replace(draws, **{"drop_text": False, "drop_image": False, "ends": False, "frame": 0.5} | changes)
 

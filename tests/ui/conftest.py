@@ -1,3 +1,3 @@
-from ui_site import _browser, _served, site, visit
+from ui_site import _browser, _served, site, visit, visitor
 
-__all__ = ["_browser", "_served", "site", "visit"]
+__all__ = ["_browser", "_served", "site", "visit", "visitor"]

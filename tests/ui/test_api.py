@@ -56,7 +56,8 @@ def test_a_request_that_breaks_a_rule_is_refused_in_words(client, asked, message
 
 
 def test_only_the_documented_endpoints_are_offered(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/animate", "/interpolate", "/loop"}
+    offered = set(client.view_api(return_format="dict")["named_endpoints"])
+    assert offered == {"/animate", "/interpolate", "/loop", "/text"}
 
 
 def test_the_documented_example_runs(site, tmp_path, monkeypatch):

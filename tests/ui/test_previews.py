@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from dynamicrafter import AnimateOptions, Animator
-from dynamicrafter.animator.animator import Shot
+from dynamicrafter.specs.clip import ClipSpec
 from dynamicrafter.ui.previews import FRAME_HEIGHT, LEAST_PAUSE, MOST_SHARE, Previewer
 from tiny import pipeline
 
@@ -44,10 +44,10 @@ def opened(address):
 
 
 def test_a_clip_is_the_same_with_and_without_previews(animator, picture):
-    shot = Shot(image=picture, options=OPTIONS)
-    [plain] = animator.run([shot])
+    spec = ClipSpec(pictures=(picture,), options=OPTIONS)
+    [plain] = animator.run([spec])
     shown = []
-    [watched] = animator.run([shot], on_denoised=Previewer(animator.pipeline, shown.append, clock=Clock(5.0)))
+    [watched] = animator.run([spec], on_denoised=Previewer(animator.pipeline, shown.append, clock=Clock(5.0)))
     assert shown
     np.testing.assert_array_equal(watched.frames, plain.frames)
 
@@ -55,7 +55,9 @@ def test_a_clip_is_the_same_with_and_without_previews(animator, picture):
 def test_a_strip_shows_four_frames_of_what_the_step_took_for_the_clean_clip(animator, picture):
     shown, latents = [], []
     preview = Previewer(animator.pipeline, shown.append, clock=Clock(5.0))
-    animator.run([Shot(image=picture, options=OPTIONS)], on_denoised=lambda each: (latents.append(each), preview(each)))
+    animator.run(
+        [ClipSpec(pictures=(picture,), options=OPTIONS)], on_denoised=lambda each: (latents.append(each), preview(each))
+    )
     strip = opened(shown[0])
     assert strip.size == (4 * FRAME_HEIGHT + 3 * 4, FRAME_HEIGHT)
     frame = animator.pipeline.decode_latents(latents[0][:, :, :1])[0, :, 0]

@@ -9,13 +9,15 @@ from PIL import Image
 
 from dynamicrafter import AnimateOptions, Clip
 from dynamicrafter.errors import InputError
+from dynamicrafter.faces.catalogue import ModelChoice
 from dynamicrafter.media.video import read_clip, read_metadata
-from dynamicrafter.ui.catalogue import ModelChoice
+from dynamicrafter.specs.clip import ClipSpec
+from dynamicrafter.specs.model import ModelSpec
 from dynamicrafter.ui.requests import ClipRequest, Upload
 from dynamicrafter.ui.results import ResultStore, sweep_files
 
 FRAMES = np.random.default_rng(0).integers(0, 255, (3, 16, 16, 3), dtype=np.uint8)
-MODEL = ModelChoice(key="bundled", label="bundled", preset=None)
+MODEL = ModelChoice(key="bundled", label="bundled", preset=None, spec=ModelSpec(name="bundled"))
 
 
 @pytest.fixture
@@ -34,9 +36,8 @@ def add(store, tmp_path):
     picture = Upload(path=tmp_path / "photo.png", name="photo.png")
 
     def made(owner="me", prompt="Waves, rolling!"):
-        request = ClipRequest(
-            mode="animate", pictures=(picture,), prompt=prompt, options=AnimateOptions(seed=5), model=MODEL, key="x"
-        )
+        spec = ClipSpec(pictures=(picture.path,), prompts=(prompt,), options=AnimateOptions(seed=5))
+        request = ClipRequest(spec=spec, uploads=(picture,), model=MODEL, key="x")
         clip = Clip(FRAMES, Fraction(8), {"prompt": prompt})
         return store.add(clip, request, owner=owner, seconds=1.0, notes=[])
 
@@ -103,7 +104,7 @@ def test_what_is_too_old_goes(store, add, clock):
 def test_a_result_has_its_own_copy_of_the_picture(store, add, tmp_path):
     result = add()
     (tmp_path / "photo.png").unlink()
-    assert Image.open(result.request.pictures[0].path).size == (8, 8)
+    assert Image.open(result.request.uploads[0].path).size == (8, 8)
 
 
 def test_a_clip_that_cannot_be_written_leaves_nothing(store, add, monkeypatch):

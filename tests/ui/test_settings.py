@@ -13,6 +13,7 @@ def _no_variable(monkeypatch):
 
 def test_users_come_from_flag_file_and_variable(tmp_path, monkeypatch):
     (tmp_path / "users").write_text("ann:correct horse\n\nbob:batte:ry staple\n")
+    (tmp_path / "users").chmod(0o600)
     monkeypatch.setenv(AUTH_VARIABLE, "eve:from the environment")
     users = read_users(ServerSettings(auth=("dan:on the command line",), auth_file=tmp_path / "users"))
     assert users.knows("ann", "correct horse")
@@ -46,6 +47,7 @@ def test_a_short_password_a_missing_and_an_empty_file_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"auth_file .*nowhere can't be read \(No such file"):
         read_users(ServerSettings(auth_file=tmp_path / "nowhere"))
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "empty").chmod(0o400)
     with pytest.raises(InputError, match="is empty; write USER:PASSWORD"):
         read_users(ServerSettings(auth_file=tmp_path / "empty"))
 
@@ -62,3 +64,25 @@ def test_a_short_password_a_missing_and_an_empty_file_are_refused(tmp_path):
 def test_a_setting_that_breaks_its_rule_is_refused(settings, message):
     with pytest.raises(InputError, match=message):
         ServerSettings(**settings).check()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_file_of_passwords_that_others_can_read_or_change_is_refused(tmp_path, mode):
+    path = tmp_path / "users"
+    path.write_text("ann:correct horse\n")
+    path.chmod(mode)
+    with pytest.raises(InputError, match=rf"users must be its owner's alone, got mode {mode:o}; run `chmod"):
+        read_users(ServerSettings(auth_file=path))
+    path.chmod(0o600)
+    assert read_users(ServerSettings(auth_file=path))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
+def test_a_page_that_other_machines_reach_wants_users_or_the_word_open(host, monkeypatch):
+    with pytest.raises(InputError, match=rf"host {host} lets other machines use the page.* or say --open"):
+        read_users(ServerSettings(host=host))
+    assert not read_users(ServerSettings(host=host, open=True))
+    monkeypatch.setenv(AUTH_VARIABLE, "eve:from the environment")
+    assert read_users(ServerSettings(host=host))
+    with pytest.raises(InputError, match="open lets everybody in, and users are named"):
+        read_users(ServerSettings(host=host, open=True))

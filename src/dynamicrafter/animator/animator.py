@@ -3,50 +3,44 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 import dynamicrafter
-from dynamicrafter.animator.adapters import Adapter, LoraLike, parse_adapters
+from dynamicrafter import hub
 from dynamicrafter.animator.clip import DEFAULT_FPS, Clip
-from dynamicrafter.animator.keys import KeyShot, join_gaps, match_colours
 from dynamicrafter.animator.memory import clip_needs
-from dynamicrafter.animator.options import AnimateOptions, Mode
-from dynamicrafter.animator.shots import (
-    OnDenoised,
-    OnStep,
-    PictureLike,
-    Shot,
-    check_together,
-    last_picture,
-    shot_of,
-    stored_pictures,
-)
 from dynamicrafter.checkpoints.files import fingerprint
 from dynamicrafter.errors import InputError, MemoryShortageError
-from dynamicrafter.hub import best_local
-from dynamicrafter.kernels.transfer import is_out_of_memory
-from dynamicrafter.media.pictures import read_picture
-from dynamicrafter.memory.advice import ClipNeeds, remedy
-from dynamicrafter.memory.devices import choose_device, choose_dtype, free_memory, total_memory
+from dynamicrafter.kernels.compilation import check_compiler
+from dynamicrafter.memory.advice import ClipNeeds, is_out_of_memory, remedy
+from dynamicrafter.memory.devices import budget_bytes, choose_device, choose_dtype, free_memory, total_memory
 from dynamicrafter.memory.malloc import trim_heap
 from dynamicrafter.memory.offload import free_cached_memory
 from dynamicrafter.memory.plan import INEXACT, SHARE, MemoryPlan
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode, get_mode
 from dynamicrafter.pipeline import DynamiCrafterPipeline
-from dynamicrafter.pipeline.lora import lora_file
+from dynamicrafter.pipeline.lora import lora_file, trained_motions
+from dynamicrafter.pipeline.trained_motion import with_trained_motion
 from dynamicrafter.presets import Preset
 from dynamicrafter.randomness import generator_for
-from dynamicrafter.units import parse_memory
+from dynamicrafter.specs.adapters import Adapter, LoraLike, parse_adapters
+from dynamicrafter.specs.clip import CheckedClip, ClipSpec, OnDenoised, OnStep, check_clip, check_together, clip_spec
+from dynamicrafter.specs.gaps import join_gaps, match_colours
+from dynamicrafter.specs.hints import BUNDLED_MOTIONS
+from dynamicrafter.specs.metadata import MadeBy, clip_metadata
+from dynamicrafter.specs.model import ModelSpec, model_spec
+from dynamicrafter.specs.options import AnimateOptions, ResolvedOptions
+from dynamicrafter.specs.pictures import PictureLike
+from dynamicrafter.units import FREE, parse_memory
 
 logger = logging.getLogger(__name__)
-
-FREE = "free"  # as a budget
 
 
 class Animator:
@@ -72,10 +66,11 @@ class Animator:
     ) -> None:
         self.pipeline = pipeline
         self._device = device
-        self.memory = memory if memory in (None, FREE) else parse_memory(memory)
+        self.memory = memory if memory is None or memory == FREE else parse_memory(memory)
         self.model = model
         self.model_hash = model_hash
         self.loras: tuple[Adapter, ...] = ()
+        self._motions: Counter[int] = Counter()
 
     @classmethod
     def from_pretrained(
@@ -89,6 +84,7 @@ class Animator:
         download: bool = False,
         lora: LoraLike | Iterable[LoraLike] = (),
         memory: str | None = None,
+        compile: bool = False,  # noqa: A002 PyTorch's word
         place: bool = True,
     ) -> Animator:
         """Load a model by name, folder or file and put it on a device.
@@ -103,26 +99,48 @@ class Animator:
             download: fetch what is not on this machine.
             lora: adapters to put on it, as `load_lora` takes them: one, or several.
             memory: as for `Animator`; what doesn't fit is made to (docs/memory.md).
+            compile: make one graph of the UNet with PyTorch's compiler (docs/speed.md). The first step at each size
+                then takes minutes, and less where PyTorch's cache on disk knows it.
             place: put the networks on the device at once, if there is ample room; else each comes for its first run.
 
         Raises:
-            InputError: no such device or dtype, no such model, or weights or adapters that can't be used.
+            InputError: no such device or dtype, no compiler, no such model, or weights or adapters that can't be used.
         """
-        adapters = parse_adapters(lora)
-        model = str(best_local("animate").preset) if model is None else model
-        target = choose_device(device)
-        options: dict[str, Any] = {"dtype": choose_dtype(dtype, target)}
-        if preset is not None:
-            options["preset"] = preset
-        if encoders is not None:
-            options["encoders"] = encoders
+        return cls.load(
+            model_spec(
+                model,
+                preset=preset,
+                encoders=encoders,
+                device=device,
+                dtype=dtype,
+                download=download,
+                lora=lora,
+                memory=memory,
+                compile=compile,
+            ),
+            place=place,
+        )
+
+    @classmethod
+    def load(cls, spec: ModelSpec, *, place: bool = True) -> Animator:
+        """Load a model; arguments as in `from_pretrained`, as one value."""
+        spec = spec.chosen()
+        target = choose_device(spec.device)
+        if spec.compile:
+            check_compiler(target)
+        options: dict[str, Any] = {"dtype": choose_dtype(spec.dtype, target)}
+        options |= {name: value for name in ("preset", "encoders") if (value := getattr(spec, name)) is not None}
         # With little memory, no more is read or moved than a run's plan asks for.
-        pipeline = DynamiCrafterPipeline.from_pretrained(model, download=download, lazy=memory is not None, **options)
-        if place and memory is None and _weight_bytes(pipeline) < SHARE * total_memory(target):
+        lazy = spec.memory is not None
+        pipeline = DynamiCrafterPipeline.from_pretrained(str(spec.name), download=spec.download, lazy=lazy, **options)
+        if place and not lazy and _weight_bytes(pipeline) < SHARE * total_memory(target):
             pipeline.to(target)
-        animator = cls(pipeline, model=str(model), model_hash=_hash_of(pipeline), device=target, memory=memory)
-        for adapter in adapters:
+        animator = cls(pipeline, model=str(spec.name), model_hash=_hash_of(pipeline), device=target, memory=spec.memory)
+        for adapter in spec.lora:
             animator.load_lora(adapter)
+        if spec.compile:
+            logger.info("The first step at each size compiles the UNet, which takes minutes.")
+            pipeline.unet.compile(dynamic=False)
         return animator
 
     def load_lora(self, lora: LoraLike) -> None:
@@ -142,6 +160,7 @@ class Animator:
         names = [f"lora-{number}" for number in range(len(self.loras) + 1)]
         self.pipeline.load_lora_weights(file, adapter_name=names[-1])
         self.loras = (*self.loras, replace(adapter, hash=fingerprint(file)))
+        self._motions += trained_motions(file)
         self.pipeline.set_adapters(names, [each.scale for each in self.loras])
 
     @property
@@ -151,35 +170,39 @@ class Animator:
 
     @property
     def preset(self) -> Preset:
-        return self.pipeline.preset
+        """The model's, with the motion numbers that its adapters were trained under."""
+        return with_trained_motion(self.pipeline.preset, self._motions)
 
     def plan(
         self,
         options: AnimateOptions,
         *,
-        mode: Mode = "animate",
+        mode: Mode = ANIMATE,
         picture: tuple[int, int] | None = None,
         clips: int = 1,
     ) -> MemoryPlan:
         """What clips with these options take in memory, and what is done to make them fit.
 
         Args:
-            picture: height and width of the (first) picture, by which size auto goes; a square one where it is None.
+            picture: height and width of the (first) picture, by which size auto goes; None for the preset's shape.
             clips: made as one batch.
 
         Raises:
             InputError: an option breaks its rule.
         """
-        resolved = options.resolved(self.preset, mode=mode, picture=picture or (1, 1))
-        return self._needs(resolved, clips).plan()
+        return self._needs(options.resolved(self.preset, mode=mode, picture=picture), clips).plan()
 
-    def _needs(self, options: AnimateOptions, clips: int) -> ClipNeeds:
+    def plan_of(self, clip: CheckedClip, *, clips: int = 1) -> MemoryPlan:
+        """The same for a clip whose options are resolved already."""
+        return self._needs(clip.options, clips).plan()
+
+    def _needs(self, options: ResolvedOptions, clips: int) -> ClipNeeds:
         offloader, networks = self.pipeline.offloader, self.pipeline.networks
         return clip_needs(
             networks,
             options,
             device=self.device,
-            budget=free_memory(self.device) if self.memory == FREE else self.memory or total_memory(self.device),
+            budget=budget_bytes(self.memory, self.device),
             videos=clips,
             fixed=offloader.fixed(networks, self.device),
             measures=offloader.measures(networks, self.device),
@@ -190,103 +213,117 @@ class Animator:
 
         Args:
             image: a file, a PIL image or an array (h, w, 3).
-            settings: fields of `Shot` (`options`, `item`, `sample`) or of `AnimateOptions` (`steps`, `seed`, …).
+            settings: fields of `ClipSpec` (`options`, `item`, `sample`) or of `AnimateOptions` (`steps`, `seed`, …),
+                in any of their documented spellings.
 
         Raises:
             InputError: an unreadable picture, or an option that breaks its rule.
         """
-        return self.run([shot_of("animate", settings, image=image, prompt=prompt)])[0]
+        return self.run([clip_spec(ANIMATE, [image], prompt, **settings)])[0]
+
+    def generate(self, prompt: str, **settings: Any) -> Clip:
+        """Make a clip from words alone, with a model for that; settings as in `animate`."""
+        return self.run([clip_spec(TEXT, [], prompt, **settings)])[0]
 
     def interpolate(self, first: PictureLike, last: PictureLike, prompt: str = "", **settings: Any) -> Clip:
         """Fill the time between two pictures; arguments as in `animate`."""
-        return self.run([shot_of("interpolate", settings, image=first, last_image=last, prompt=prompt)])[0]
+        return self.interpolate_through([first, last], prompt, **settings)
 
     def interpolate_through(
-        self,
-        pictures: Sequence[PictureLike],
-        prompt: str | Sequence[str] = "",
-        *,
-        closed: bool = False,
-        **settings: Any,
+        self, pictures: Sequence[PictureLike], prompt: str | Sequence[str] = "", **settings: Any
     ) -> Clip:
         """Fill the time between several key pictures, each of which stands in the clip once.
+
+        Pinned to the same latents, the end of one gap and the beginning of the next are the same frame, and the colours
+        on both sides are matched to it. Two pictures alone make the published interpolation.
 
         Args:
             pictures: two or more, each as in `animate`.
             prompt: what happens: one for all gaps, or one for each.
-            closed: whether a last gap leads back to the first picture, so that the clip loops.
-            settings: as in `animate`; see `KeyShot` for what `frames` counts.
+            settings: as in `animate`; `closed` lets a last gap lead back to the first picture, so that the clip loops.
+                See `ClipSpec` for what `frames` counts.
 
         Raises:
             InputError: as in `animate`; fewer than two pictures, or prompts that don't match the gaps.
         """
-        prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-        made = shot_of("interpolate", settings, image="")
-        return self.run_through(
-            KeyShot(
-                pictures=tuple(pictures),
-                prompts=prompts,
-                closed=closed,
-                options=made.options,
-                item=made.item,
-                sample=made.sample,
-            )
-        )
+        return self.run([clip_spec(INTERPOLATE, pictures, prompt, **settings)])[0]
 
     def loop(self, image: PictureLike, prompt: str = "", **settings: Any) -> Clip:
         """Animate a picture so that the clip's end runs into its beginning; one frame shorter than asked.
 
         The network interpolates from the picture to itself, and the last frame, a repeat of the first, is left out.
         """
-        return self.run([shot_of("loop", settings, image=image, prompt=prompt)])[0]
+        return self.run([clip_spec(LOOP, [image], prompt, **settings)])[0]
 
     def run(
-        self, shots: Sequence[Shot], *, on_step: OnStep | None = None, on_denoised: OnDenoised = None
+        self,
+        clips: Sequence[ClipSpec | CheckedClip],
+        *,
+        on_step: OnStep | None = None,
+        on_denoised: OnDenoised = None,
     ) -> list[Clip]:
         """Make several clips as one batch; each is what it would be alone, up to rounding.
 
         Args:
-            shots: alike in mode and in every option but motion, negative and seed; pictures, prompts and streams may
-                differ too.
+            clips: alike in mode and in every option but motion, negative and seed; pictures, prompts and streams may
+                differ too. One through key pictures goes alone, and is made gap by gap.
             on_step: called after each step with the number of steps done and of all; its errors end the run.
             on_denoised: called before it with what the step took for the clean clips, (b, 4, f, h/8, w/8); no copy.
 
         Raises:
-            InputError: no shots, or shots that don't go together.
+            InputError: no clips, or clips that don't go together.
             MemoryShortageError: memory ran out all the same; its message says what helps. The animator goes on working.
         """
-        if not shots:
-            raise InputError("shots must hold at least one shot, got none.")
-        modes = get_args(Mode)
-        unknown = next((shot.mode for shot in shots if shot.mode not in modes), None)
-        if unknown is not None:
-            raise InputError(f"mode must be one of {', '.join(modes)}, got {unknown!r}.")
-        preset = self.preset
-        firsts = [read_picture(shot.image) for shot in shots]
-        shots = [
-            replace(shot, options=shot.options.resolved(preset, mode=shot.mode, picture=(first.height, first.width)))
-            for shot, first in zip(shots, firsts, strict=True)
-        ]
-        check_together(shots)
-        lasts = [last_picture(shot, first) for shot, first in zip(shots, firsts, strict=True)]
-        endings = [last for last in lasts if last is not None]
-        options = shots[0].options
-        assert isinstance(options.size, tuple)
+        if not clips:
+            raise InputError("clips must hold at least one clip, got none.")
+        checked = [clip if isinstance(clip, CheckedClip) else self._checked(clip) for clip in clips]
+        check_together(checked)
+        parts = checked[0].parts()
+        if len(parts) == 1:
+            return self._run_together(checked, on_step=on_step, on_denoised=on_denoised)
+        made: list[Clip] = []
+
+        def after_step(done: int, steps: int) -> None:
+            if on_step is not None:
+                on_step(len(made) * steps + done, len(parts) * steps)
+
+        for part in parts:
+            made += self._run_together([part], on_step=after_step, on_denoised=on_denoised)
+        joined = join_gaps([match_colours(clip.frames) for clip in made], closed=checked[0].spec.closed)
+        kept = replace(checked[0], options=parts[0].options)
+        return [Clip(joined, DEFAULT_FPS, self._metadata(kept), kept.notes)]
+
+    def _checked(self, spec: ClipSpec) -> CheckedClip:
+        clip = check_clip(spec, self.preset, motions=self._motion_loras)
+        for note in clip.notes:
+            logger.warning("%s", note)
+        return clip
+
+    @property
+    def _motion_loras(self) -> tuple[str, ...]:
+        source = self.pipeline.config.get("_name_or_path")
+        is_bundled = bool(source) and Path(source) == hub.BUNDLED_FOLDER and not self.loras
+        return BUNDLED_MOTIONS if is_bundled else ()
+
+    def _run_together(
+        self, clips: Sequence[CheckedClip], *, on_step: OnStep | None, on_denoised: OnDenoised
+    ) -> list[Clip]:
+        options = clips[0].options
 
         def after_step(pipeline: Any, step: int, timestep: int, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_denoised is not None:
                 on_denoised(tensors["denoised"])
             if on_step is not None:
-                on_step(step + 1, options.steps or 0)
+                on_step(step + 1, options.steps)
             return {}
 
-        needs = self._needs(options, len(shots))
+        endings = [last.image for clip in clips if (last := clip.last_picture) is not None]
         (frames,) = self._run_within(
-            needs,
-            firsts,
-            [shot.prompt for shot in shots],
+            self._needs(options, len(clips)),
+            [clip.pictures[0].image for clip in clips if clip.pictures] or None,
+            [clip.spec.prompts[0] for clip in clips],
             last_image=endings or None,
-            negative_prompt=[shot.options.negative for shot in shots],
+            negative_prompt=[clip.options.negative for clip in clips],
             height=options.size[0],
             width=options.size[1],
             fit=options.fit,
@@ -295,14 +332,17 @@ class Animator:
             window_stride=options.window_stride,
             num_inference_steps=options.steps,
             sampler=options.sampler,
+            start_step=options.start_step,
             guidance_scale=options.guidance,
-            image_guidance_scale=options.image_guidance,
+            image_guidance_scale=options.separate_image_guidance,
             guidance_rescale=options.guidance_rescale,
-            guidance_interval=options.guidance_interval,
+            guidance_interval=options.partial_guidance,
             eta=options.eta,
-            cache=options.cache or 0.0,
-            motion=[shot.options.motion or 0 for shot in shots],
-            generator=[generator_for(shot.options.seed, item=shot.item, sample=shot.sample) for shot in shots],
+            cache=options.cache,
+            motion=[clip.options.motion for clip in clips],
+            generator=[
+                generator_for(clip.options.seed, item=clip.spec.item, sample=clip.spec.sample) for clip in clips
+            ],
             deterministic_image_latents=options.deterministic,
             pin_first_frame=options.pin_first_frame,
             output_type="uint8",
@@ -311,52 +351,11 @@ class Animator:
             callback_on_step_end_tensor_inputs=("denoised",),
         )
         assert isinstance(frames, np.ndarray)
-        if shots[0].mode == "loop":
+        if get_mode(clips[0].spec.mode).returns:
             frames = frames[:, :-1]
-        pictures = [[first, last] if shot.mode == "interpolate" else [first]
-                    for shot, first, last in zip(shots, firsts, lasts, strict=True)]  # fmt: skip
         return [
-            Clip(clip, DEFAULT_FPS, self._metadata(shot, used))
-            for clip, shot, used in zip(frames, shots, pictures, strict=True)
+            Clip(made, DEFAULT_FPS, self._metadata(clip), clip.notes) for made, clip in zip(frames, clips, strict=True)
         ]
-
-    def run_through(self, shot: KeyShot, *, on_step: OnStep | None = None, on_denoised: OnDenoised = None) -> Clip:
-        """Make a clip through key pictures, gap by gap.
-
-        Pinned to the same latents, the end of one gap and the beginning of the next are the same frame, and the colours
-        on both sides are matched to it.
-
-        Args:
-            on_step: called after each step with the number of steps done and of all, over all gaps.
-            on_denoised: as in `run`, gap by gap.
-
-        Raises:
-            InputError: see `interpolate_through`.
-        """
-        gaps = shot.gaps()
-        pictures = [read_picture(picture) for picture in shot.pictures]
-        options = replace(shot.options, pin_first_frame=True, deterministic=True)
-        clips: list[Clip] = []
-
-        def after_step(done: int, steps: int) -> None:
-            if on_step is not None:
-                on_step(len(clips) * steps + done, len(gaps) * steps)
-
-        for gap in gaps:
-            part = Shot(
-                image=pictures[gap.first],
-                last_image=pictures[gap.last],
-                prompt=gap.prompt,
-                mode="interpolate",
-                options=options,
-                item=gap.item,
-                sample=shot.sample,
-            )
-            clips += self.run([part], on_step=after_step, on_denoised=on_denoised)
-            options = replace(options, size=clips[0].frames.shape[1:3])  # of a size that goes by a picture, the first's
-        joined = join_gaps([match_colours(clip.frames) for clip in clips], closed=shot.closed)
-        told = shot.metadata(pictures, num_frames=len(clips[0].frames))
-        return Clip(joined, DEFAULT_FPS, clips[0].metadata | told)
 
     def _run_within(self, needs: ClipNeeds, *arguments: Any, **options: Any) -> Any:
         """Call the pipeline as its memory plan says, and leave it fit for the next call where memory runs out."""
@@ -376,24 +375,24 @@ class Animator:
         advice = remedy(needs, free=free_memory(self.device))
         raise MemoryShortageError(f"out of memory on {self.device}; {advice}.")
 
-    def _metadata(self, shot: Shot, pictures: Sequence[Image.Image | None]) -> dict[str, Any]:
+    def _metadata(self, clip: CheckedClip) -> dict[str, Any]:
         plan = self.pipeline.offloader.plan
-        sources = [shot.image, shot.last_image] if shot.mode == "interpolate" else [shot.image]
-        return {
-            "generator": f"dynamicrafter {dynamicrafter.__version__}",
-            "mode": shot.mode,
-            "model": {"name": self.model, "preset": self.preset.name, "hash": self.model_hash},
-            "lora": [adapter.as_dict() for adapter in self.loras],
-            "prompt": shot.prompt,
-            "pictures": stored_pictures(sources, pictures),
-            "options": shot.options.as_dict(),
-            "item": shot.item,
-            "sample": shot.sample,
-            "device": self.device.type,
-            "dtype": str(self.pipeline.unet.dtype).removeprefix("torch."),
-            "memory": [] if plan is None else [name for name in plan.measures if name in INEXACT],
-            "torch": torch.__version__,
-        }
+        measures = [] if plan is None else [name for name in plan.measures if name in INEXACT]
+        return clip_metadata(clip, self.made_by, memory=measures)
+
+    @property
+    def made_by(self) -> MadeBy:
+        """What clips are made by, as their metadata say it."""
+        return MadeBy(
+            model=self.model,
+            preset=self.preset.name,
+            model_hash=self.model_hash,
+            loras=self.loras,
+            device=self.device.type,
+            dtype=str(self.pipeline.unet.dtype).removeprefix("torch."),
+            torch=torch.__version__,
+            generator=f"dynamicrafter {dynamicrafter.__version__}",
+        )
 
 
 def _hash_of(pipeline: DynamiCrafterPipeline) -> str:

@@ -22,11 +22,13 @@ class Clip:
         frames: (f, h, w, 3), uint8 RGB.
         fps: frames per second at which it plays.
         metadata: mode, prompt, pictures, model and resolved options; stored in every file that `save` writes.
+        notes: what a person should know of it, such as a motion number that the model was not made for.
     """
 
     frames: np.ndarray
     fps: Fraction
     metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     def save(
         self,
@@ -39,9 +41,9 @@ class Clip:
         """Write the clip; it appears under its name only when complete.
 
         Args:
-            path: the extension chooses mp4, webm, gif, webp or npy; none, a folder of PNG pictures.
+            path: the extension chooses mp4, mov, webm, gif, webp or npy; none, a folder of PNG pictures.
             fps: another pace than the clip's own.
-            crf: quality of mp4 and webm, smaller is better and larger.
+            crf: quality of mp4, mov and webm, smaller is better and larger.
             format: overrules the extension.
 
         Raises:

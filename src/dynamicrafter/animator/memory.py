@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.memory.advice import ClipNeeds
+from dynamicrafter.specs.options import ResolvedOptions
 
 
-def clip_needs(networks: Mapping[Component, Any], options: AnimateOptions, **settings: Any) -> ClipNeeds:
+def clip_needs(networks: Mapping[Component, Any], options: ResolvedOptions, **settings: Any) -> ClipNeeds:
     """What the memory of a clip with complete options depends on.
 
     Args:
@@ -19,7 +19,6 @@ def clip_needs(networks: Mapping[Component, Any], options: AnimateOptions, **set
         options: as `AnimateOptions.resolved` makes them.
         settings: further fields of `ClipNeeds`.
     """
-    assert isinstance(options.size, tuple)
     height, width = options.size
     return ClipNeeds(
         networks=networks,
@@ -31,8 +30,6 @@ def clip_needs(networks: Mapping[Component, Any], options: AnimateOptions, **set
     )
 
 
-def num_passes(options: AnimateOptions) -> int:
+def num_passes(options: ResolvedOptions) -> int:
     """Passes of a guided step with complete options."""
-    assert options.guidance is not None
-    assert options.guidance_rescale is not None
-    return len(plan_passes(options.guidance, options.image_guidance, rescale=options.guidance_rescale).passes)
+    return len(plan_passes(options.guidance, options.separate_image_guidance, rescale=options.guidance_rescale).passes)

@@ -17,6 +17,7 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.hub import resolve
 from dynamicrafter.memory.blocks import BlockOffload
 from dynamicrafter.memory.counting import count_call
+from dynamicrafter.memory.footprint import image_context_shape
 from dynamicrafter.memory.int8 import quantize
 from dynamicrafter.memory.malloc import keep_freed_memory, trim_heap
 from dynamicrafter.memory.tiles import pixels_of_a_latent
@@ -31,7 +32,7 @@ OPTIONS: dict[Option, str] = {
     "together": "the two passes of a guided step as one batch",
     "int8": "weights in 8 bits",
     "blocks": "blocks that come one by one (CUDA)",
-    "compile": "torch.compile, block by block",
+    "compile": "torch.compile, the whole UNet as one graph",
 }
 
 
@@ -126,7 +127,7 @@ class Bench:
             return unet
         unet.to(self.device)
         if case.option == "compile":
-            unet.compile_repeated_blocks(dynamic=False)
+            unet.compile(fullgraph=True, dynamic=False)
         return unet
 
 
@@ -203,12 +204,12 @@ def make_inputs(
     like: dict[str, Any] = {"device": device, "dtype": unet.dtype}
     width, factor = unet.config["cross_attention_dim"], pixels_of_a_latent(networks["vae"])
     tokens = networks["text_encoder"].config.max_position_embeddings
-    queries = networks["image_projector"].config["num_queries"]
     rows, frames = case.rows, case.frames
+    image = image_context_shape(networks, frames)
     windows = plan_windows(frames, window=NUM_FRAMES, stride=WINDOW_STRIDE, max_frames=unet.config["max_frames"])
     with torch.inference_mode():
         context = unet.project_context(
-            torch.randn(rows, tokens, width, **like), torch.randn(rows, frames, queries, width, **like)
+            torch.randn(rows, tokens, width, **like), None if image is None else torch.randn(rows, *image, **like)
         )
     latent = (frames, size[0] // factor, size[1] // factor)
     return {

@@ -19,12 +19,13 @@ from dynamicrafter.checkpoints.networks import (
     TensorSource,
     build_empty,
     compare,
+    components_of,
     key_table,
     shapes,
 )
 from dynamicrafter.checkpoints.published import bytes_as
 from dynamicrafter.checkpoints.variants import possible_presets, tell_architecture
-from dynamicrafter.presets import PRESETS, PresetName
+from dynamicrafter.presets import PRESETS, USUAL_PRESET, PresetName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +86,10 @@ def inspect_source(source: TensorSource, *, name: str) -> Inspection:
     architecture = tell_architecture(source, name=name)
     presets = possible_presets(source)
     lacking = missing_encoders(source)
-    preset = PRESETS[presets[0] if presets else "512"]
+    preset = PRESETS[presets[0] if presets else USUAL_PRESET]
     layers = architecture.text["num_hidden_layers"]
     read: dict[Component, dict[str, tuple[int, ...]]] = {}
-    for component in COMPONENTS:
+    for component in components_of(preset):
         network = build_empty(component, architecture, preset)
         read[component] = published_shapes(key_table(component, network, architecture, preset), shapes(network))
     needed = {key: shape for name, table in read.items() if name not in lacking for key, shape in table.items()}
@@ -96,7 +97,7 @@ def inspect_source(source: TensorSource, *, name: str) -> Inspection:
     return Inspection(
         architecture=architecture,
         presets=tuple(presets),
-        parts=tuple(_part(source, component, read[component], unread) for component in COMPONENTS),
+        parts=tuple(_part(source, component, read.get(component, {}), unread) for component in COMPONENTS),
         schedule_tables=sum(key in SCHEDULE_BUFFERS for key in unread),
         missing_encoders=tuple(lacking),
         misfit=compare(needed, source, text_layers=layers),

@@ -52,7 +52,7 @@ class Row:
     part: int | None = None
 
 
-class Source(NamedTuple):
+class PublishedKey(NamedTuple):
     """Where in a published file one parameter of ours comes from."""
 
     key: str
@@ -88,6 +88,8 @@ _TRANSFORMER = (
     Row(r"cross_attention\.(to_[kv])_text\.(.+)", r"transformer_blocks.0.attn2.\1.\2"),
     Row(r"cross_attention\.(to_[kv])_image\.(.+)", r"transformer_blocks.0.attn2.\1_ip.\2"),
     Row(r"cross_attention\.alpha", r"transformer_blocks.0.attn2.alpha"),
+    Row(r"attention([12])\.relative\.key_table", r"transformer_blocks.0.attn\1.relative_position_k.embeddings_table"),
+    Row(r"attention([12])\.relative\.value_table", r"transformer_blocks.0.attn\1.relative_position_v.embeddings_table"),
 )
 
 
@@ -134,9 +136,11 @@ PROJECTOR_ROWS = [
 ]
 
 
+_VAE_ATTENTION = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
 def vae_rows(num_levels: int) -> list[Row]:
     """The autoencoder's table: the published decoder numbers its levels from full resolution down."""
-    attention = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
     rows = [
         Row(r"(quant_conv\..+|post_quant_conv\..+)", r"\1"),
         Row(r"((?:en|de)coder\.conv_(?:in|out)\..+)", r"\1"),
@@ -149,7 +153,7 @@ def vae_rows(num_levels: int) -> list[Row]:
         Row(r"encoder\.down_blocks\.(\d+)\.resnets\.(.+)", r"encoder.down.\1.block.\2"),
         Row(r"encoder\.down_blocks\.(\d+)\.downsamplers\.0\.(.+)", r"encoder.down.\1.downsample.\2"),
     ]  # fmt: skip
-    for name, published in attention.items():
+    for name, published in _VAE_ATTENTION.items():
         ours = rf"((?:en|de)coder)\.mid_block\.attentions\.0\.{re.escape(name)}"
         rows.append(Row(rf"{ours}\.weight", rf"\1.mid.attn_1.{published}.weight", extra_dims=2))
         rows.append(Row(rf"{ours}\.bias", rf"\1.mid.attn_1.{published}.bias"))
@@ -159,6 +163,43 @@ def vae_rows(num_levels: int) -> list[Row]:
         rows.append(Row(rf"{ours}\.resnets\.(.+)", rf"{published}.block.\1"))
         rows.append(Row(rf"{ours}\.upsamplers\.0\.(.+)", rf"{published}.upsample.\1"))
     return rows
+
+
+def toon_rows(num_levels: int) -> list[Row]:
+    """ToonCrafter's autoencoder: blocks along time, the pictures' features, and the time mix at the end."""
+    rows = [
+        *_toon_block(r"decoder\.mid_in", "decoder.mid.block_1"),
+        *_toon_block(r"decoder\.mid_out", "decoder.mid.block_2"),
+        Row(r"decoder\.mid_attention\.group_norm\.(.+)", r"decoder.mid.attn_1.norm.\1"),
+        Row(r"decoder\.norm_out\.(.+)", r"decoder.norm_out.\1"),
+        Row(r"decoder\.fusion_out\.(.+)", rf"decoder.attn_refinement.{num_levels}.\1"),
+        Row(r"decoder\.time_out\.(.+)", r"decoder.conv_out.time_mix_conv.\1"),
+    ]
+    for name, published in _VAE_ATTENTION.items():
+        ours = rf"decoder\.mid_attention\.{re.escape(name)}"
+        rows.append(Row(rf"{ours}\.weight", f"decoder.mid.attn_1.{published}.weight", extra_dims=2))
+        rows.append(Row(rf"{ours}\.bias", f"decoder.mid.attn_1.{published}.bias"))
+    for place in range(num_levels):
+        ours, level = rf"decoder\.levels\.{place}", num_levels - 1 - place
+        rows += _toon_block(rf"{ours}\.resnets\.(\d+)", rf"decoder.up.{level}.block.\1")
+        rows.append(Row(rf"{ours}\.upsamplers\.0\.(.+)", rf"decoder.up.{level}.upsample.\1"))
+        rows.append(Row(rf"{ours}\.fusion\.to_out\.(.+)", rf"decoder.attn_refinement.{level}.to_out.0.\1"))
+        rows.append(Row(rf"{ours}\.fusion\.(.+)", rf"decoder.attn_refinement.{level}.\1"))
+    return [*rows, *vae_rows(num_levels)]
+
+
+def _toon_block(ours: str, published: str) -> list[Row]:
+    last = 1 + ours.count("(")  # the number of the group that a row adds to those of its block
+    spatial, temporal = rf"{ours}\.spatial_res_block", rf"{ours}\.temporal_res_block"
+    return [
+        Row(rf"{spatial}\.conv_shortcut\.(.+)", rf"{published}.nin_shortcut.\{last}"),
+        Row(rf"{spatial}\.(.+)", rf"{published}.\{last}"),
+        Row(rf"{temporal}\.norm1\.(.+)", rf"{published}.time_stack.in_layers.0.\{last}"),
+        Row(rf"{temporal}\.conv1\.(.+)", rf"{published}.time_stack.in_layers.2.\{last}"),
+        Row(rf"{temporal}\.norm2\.(.+)", rf"{published}.time_stack.out_layers.0.\{last}"),
+        Row(rf"{temporal}\.conv2\.(.+)", rf"{published}.time_stack.out_layers.3.\{last}"),
+        Row(rf"{ours}\.time_mixer\.mix_factor", rf"{published}.mix_factor"),
+    ]
 
 
 def _clip_layers(published: str) -> list[Row]:
@@ -223,31 +264,54 @@ def is_unused(key: str, *, text_layers: int) -> bool:
     return layer is not None and int(layer.group(1)) >= text_layers
 
 
-def translate(names: Iterable[str], rows: Iterable[Row], *, prefix: str = "") -> dict[str, Source]:
+def translate(names: Iterable[str], rows: Iterable[Row], *, prefix: str = "") -> dict[str, PublishedKey]:
     """Find for each of our parameter names its place in a published file. The first row that matches wins."""
     compiled = [(re.compile(row.ours), row) for row in rows]
-    table: dict[str, Source] = {}
+    table: dict[str, PublishedKey] = {}
     for name in names:
         for pattern, row in compiled:
             match = pattern.fullmatch(name)
             if match:
-                table[name] = Source(prefix + match.expand(row.published), row.extra_dims, row.part)
+                table[name] = PublishedKey(prefix + match.expand(row.published), row.extra_dims, row.part)
                 break
         else:
             raise AssertionError(f"no published name for our parameter {name}")
     return table
 
 
-def published_shape(source: Source, ours: tuple[int, ...]) -> tuple[int, ...]:
+def published_shape(source: PublishedKey, ours: tuple[int, ...]) -> tuple[int, ...]:
     """Shape that the published file gives a parameter whose shape here is `ours`."""
     if source.part is not None:
         return (3 * ours[0], *ours[1:])
     return ours + (1,) * source.extra_dims
 
 
-def published_shapes(table: Mapping[str, Source], ours: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def published_shapes(
+    table: Mapping[str, PublishedKey], ours: Mapping[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
     """Every published key of one component with its shape there."""
     return {source.key: published_shape(source, ours[name]) for name, source in table.items()}
+
+
+def sketch_rows(*, num_levels: int, layers_per_block: int) -> list[Row]:
+    """The sketch encoder's table; its file has no prefix, and numbers blocks as the UNet's does."""
+    rows = [
+        Row(r"time_embedding\.linear_1\.(.+)", r"time_embed.0.\1"),
+        Row(r"time_embedding\.linear_2\.(.+)", r"time_embed.2.\1"),
+        Row(r"conv_in\.(.+)", r"input_blocks.0.0.\1"),
+        *(Row(rf"hint\.{place}\.(.+)", rf"input_hint_block.{2 * place}.\1") for place in range(8)),
+        *_under(r"middle\.residual", "middle_block.0", _RESIDUAL),
+        *_under(r"middle\.spatial", "middle_block.1", _TRANSFORMER),
+        *_under(r"middle_out", "middle_block.2", _RESIDUAL),
+    ]
+    count = num_levels * (layers_per_block + 1)  # of skips: the first convolution stands in for the last halving
+    for place in range(1, count):
+        ours, published = rf"down\.{place - 1}", f"input_blocks.{place}"
+        rows += _under(rf"{ours}\.residual", f"{published}.0", _RESIDUAL)
+        rows += _under(rf"{ours}\.spatial", f"{published}.1", _TRANSFORMER)
+        rows.append(Row(rf"{ours}\.(.+)", rf"{published}.0.op.\1"))
+    rows += [Row(rf"controls\.{place}\.(.+)", rf"zero_convs.{place}.0.\1") for place in range(count)]
+    return [*rows, Row(rf"controls\.{count}\.(.+)", r"middle_block_out.0.\1")]
 
 
 def _under(ours: str, published: str, rows: Iterable[Row]) -> list[Row]:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from dynamicrafter.architectures import Architecture
+from dynamicrafter.architectures import NETWORKS, Architecture
 from dynamicrafter.checkpoints.files import open_tensors
-from dynamicrafter.checkpoints.keys import PREFIXES, REPEATED_TEXT_TABLES, Component, Source, published_shapes
+from dynamicrafter.checkpoints.keys import PREFIXES, REPEATED_TEXT_TABLES, Component, PublishedKey, published_shapes
 from dynamicrafter.checkpoints.networks import (
-    COMPONENTS,
     Dtypes,
     Misfit,
     TensorLike,
     TensorSource,
     build_empty,
     compare,
+    components_of,
     dtype_for,
     fill,
     key_table,
     shapes,
 )
-from dynamicrafter.checkpoints.variants import looks_like, tell_architecture, tell_preset
+from dynamicrafter.checkpoints.variants import looks_like, tell_architecture, tell_network, tell_preset
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.hub import preset_from_filename
 from dynamicrafter.presets import ENCODER_REPO, Preset
@@ -36,7 +36,7 @@ _LISTED = 12  # keys named in a message before it counts the rest
 
 @dataclass(slots=True)
 class LoadedNetworks:
-    """Five filled networks, and what they are."""
+    """The filled networks, and what they are."""
 
     preset: Preset
     architecture: Architecture
@@ -49,7 +49,10 @@ class WithEncoders:
     def __init__(self, checkpoint: TensorSource, encoders: TensorSource) -> None:
         self._checkpoint = checkpoint
         self._encoders = encoders
-        self._places = {name: key for key in encoders.keys() for name in _encoder_names(key)}
+        network = tell_network(checkpoint)
+        unread = PREFIXES["image_encoder"] if network and not NETWORKS[network].reads_image else "\0"
+        places = {name: key for key in encoders.keys() for name in _encoder_names(key)}
+        self._places = {name: key for name, key in places.items() if not name.startswith(unread)}
         lacking = missing_encoders(self)
         if lacking:
             raise CheckpointError(
@@ -128,9 +131,9 @@ def load_networks(
         CheckpointError: missing, unexpected or misshapen keys, all listed at once.
     """
     loaded = LoadedNetworks(preset, architecture)
-    filled: dict[Component, dict[str, Source]] = {}
+    filled: dict[Component, dict[str, PublishedKey]] = {}
     needed: dict[str, tuple[int, ...]] = {}
-    for component in COMPONENTS:
+    for component in components_of(preset):
         network = build_empty(component, architecture, preset)
         table = key_table(component, network, architecture, preset)
         needed |= published_shapes(table, shapes(network))
@@ -158,9 +161,12 @@ def load_network(
 
 
 def missing_encoders(source: TensorSource) -> list[str]:
-    """The encoders of which a file holds nothing, as a pruned one does."""
-    prefixes: Mapping[str, str] = {"text_encoder": PREFIXES["text_encoder"], "image_encoder": "embedder.model.visual."}
+    """The encoders of which a file holds nothing though its networks need them, as a pruned one does."""
+    prefixes: dict[str, str] = {"text_encoder": PREFIXES["text_encoder"], "image_encoder": "embedder.model.visual."}
     keys = list(source.keys())
+    network = tell_network(source)
+    if network is not None and not NETWORKS[network].reads_image:
+        del prefixes["image_encoder"]
     return [name for name, prefix in prefixes.items() if not any(key.startswith(prefix) for key in keys)]
 
 

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from dynamicrafter.architectures import (
     CLIP_PIXELS,
     LATENT_CHANNELS,
+    NETWORKS,
     TEXT_LENGTH,
     TEXT_VOCABULARY,
     VAE_SCALING,
     Architecture,
 )
 from dynamicrafter.checkpoints import keys as tables
-from dynamicrafter.checkpoints.keys import PREFIXES, Component, Source
+from dynamicrafter.checkpoints.keys import PREFIXES, Component, PublishedKey
 from dynamicrafter.presets import Preset
 
 _READERS = 4  # threads
@@ -71,7 +72,7 @@ def build_empty(component: Component, architecture: Architecture, preset: Preset
 
 def key_table(
     component: Component, network: nn.Module, architecture: Architecture, preset: Preset
-) -> dict[str, Source]:
+) -> dict[str, PublishedKey]:
     """Where each parameter of `network` stands in a published file."""
     names = network.state_dict().keys()
     match component:
@@ -85,7 +86,8 @@ def key_table(
         case "image_projector":
             rows = tables.PROJECTOR_ROWS
         case "vae":
-            rows = tables.vae_rows(len(architecture.vae["block_out_channels"]))
+            toon = NETWORKS[preset.network].decodes_with_pictures
+            rows = (tables.toon_rows if toon else tables.vae_rows)(len(architecture.vae["block_out_channels"]))
         case "text_encoder":
             rows = tables.TEXT_ROWS
         case "image_encoder":
@@ -114,7 +116,9 @@ def compare(needed: Mapping[str, tuple[int, ...]], source: TensorSource, *, text
     return misfit
 
 
-def fill(network: nn.Module, table: Mapping[str, Source], source: TensorSource, *, dtype: torch.dtype | None) -> None:
+def fill(
+    network: nn.Module, table: Mapping[str, PublishedKey], source: TensorSource, *, dtype: torch.dtype | None
+) -> None:
     """Give an empty network its parameters, cast one by one as they are read.
 
     Args:
@@ -163,14 +167,17 @@ def _unet(architecture: Architecture, preset: Preset) -> nn.Module:
 def _projector(architecture: Architecture, preset: Preset) -> nn.Module:
     from dynamicrafter.models.projector import ImageProjector
 
-    return ImageProjector(**architecture.projector)
+    return ImageProjector(**architecture.projector_config(preset))
 
 
 def _vae(architecture: Architecture, preset: Preset) -> nn.Module:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
+    from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
+
     levels = len(architecture.vae["block_out_channels"])
-    return AutoencoderKL(
+    kind = ToonAutoencoder if NETWORKS[preset.network].decodes_with_pictures else AutoencoderKL
+    return kind(
         **architecture.vae,
         latent_channels=LATENT_CHANNELS,
         scaling_factor=VAE_SCALING,
@@ -214,3 +221,11 @@ _BUILDERS: dict[Component, Callable[[Architecture, Preset], nn.Module]] = {
     "image_encoder": _image_encoder,
 }
 COMPONENTS: tuple[Component, ...] = tuple(_BUILDERS)
+OF_PICTURES: frozenset[Component] = frozenset({"image_encoder", "image_projector"})
+
+
+def components_of(preset: Preset) -> tuple[Component, ...]:
+    """The networks that a preset's checkpoint has: all five, or those that make clips from text alone."""
+    if NETWORKS[preset.network].reads_image:
+        return COMPONENTS
+    return tuple(name for name in COMPONENTS if name not in OF_PICTURES)

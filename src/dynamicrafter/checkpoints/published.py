@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamicrafter.architectures import ARCHITECTURES, LATENT_CHANNELS, TEXT_LENGTH, Architecture
+from dynamicrafter.architectures import ARCHITECTURES, LATENT_CHANNELS, NETWORKS, TEXT_LENGTH, Architecture
 from dynamicrafter.checkpoints.files import DTYPES, TensorFile, TensorInfo, open_tensors
 from dynamicrafter.checkpoints.keys import (
     PREFIXES,
     REPEATED_TEXT_TABLES,
     SCHEDULE_BUFFERS,
     Component,
-    Source,
+    PublishedKey,
     published_shape,
 )
 from dynamicrafter.checkpoints.networks import (
@@ -30,6 +30,7 @@ from dynamicrafter.checkpoints.networks import (
     Dtypes,
     TensorSource,
     build_empty,
+    components_of,
     dtype_for,
     key_table,
     shapes,
@@ -57,7 +58,7 @@ class FolderTensors:
         self.preset = preset
         self.architecture = architecture
         self._files: list[TensorFile] = []
-        self._parts: dict[str, list[tuple[TensorFile, str, Source]]] = {}
+        self._parts: dict[str, list[tuple[TensorFile, str, PublishedKey]]] = {}
         self._made: dict[str, Tensor] = {}
         self._same: dict[str, str] = {}  # repeated tables by the name that holds them
         self._extras: Mapping[str, Tensor] | TensorFile = {}
@@ -105,7 +106,7 @@ class FolderTensors:
         self.close()
 
     def _open(self) -> None:
-        for component in COMPONENTS:
+        for component in components_of(self.preset):
             network = build_empty(component, self.architecture, self.preset)
             table = key_table(component, network, self.architecture, self.preset)
             holders = self._component_files(component)
@@ -227,7 +228,8 @@ def schedule_buffers(preset: Preset) -> dict[str, Tensor]:
     }
     if preset.base_scale is not None:
         ramp = torch.linspace(1, preset.base_scale, SCALE_RAMP, dtype=torch.float64)
-        tables["scale_arr"] = torch.cat([ramp, torch.full_like(bar, preset.base_scale)])
+        rest = NETWORKS[preset.network].rescale_entries - SCALE_RAMP
+        tables["scale_arr"] = torch.cat([ramp, torch.full((rest,), preset.base_scale, dtype=torch.float64)])
     return {key: table.float() for key, table in tables.items()}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dynamicrafter.architectures import Architecture
 from dynamicrafter.checkpoints.keys import published_shapes
-from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty, key_table, shapes
+from dynamicrafter.checkpoints.networks import build_empty, components_of, key_table, shapes
 from dynamicrafter.presets import Preset
 
 
@@ -47,7 +47,7 @@ class SeededTensors:
 
     def __init__(self, architecture: Architecture, preset: Preset) -> None:
         self._shapes: dict[str, tuple[int, ...]] = {}
-        for component in COMPONENTS:
+        for component in components_of(preset):
             network = build_empty(component, architecture, preset)
             table = key_table(component, network, architecture, preset)
             self._shapes |= published_shapes(table, shapes(network))

@@ -6,16 +6,17 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from dynamicrafter.architectures import ARCHITECTURES, Architecture
+from dynamicrafter.architectures import ARCHITECTURES, LATENT_CHANNELS, Architecture
 from dynamicrafter.checkpoints.keys import PREFIXES
 from dynamicrafter.errors import CheckpointError
-from dynamicrafter.presets import PRESETS, Preset, PresetName, get_preset
+from dynamicrafter.presets import PRESETS, NetworkName, Preset, PresetName, get_preset
 
 if TYPE_CHECKING:
     from dynamicrafter.checkpoints.networks import TensorSource
 
 _UNET = PREFIXES["unet"]
 _FIRST_CONVOLUTION = f"{_UNET}input_blocks.0.0.weight"
+_WITH_PICTURE = 2 * LATENT_CHANNELS  # channels that the UNet takes where the picture's latents stand beside the noise
 _ROUNDING = 0.02  # of a base scale in half precision, and far less than lies between two presets'
 
 # Tell-tale keys of other models in circulation, most specific first.
@@ -65,13 +66,32 @@ def tell_architecture(source: TensorSource, *, name: str) -> Architecture:
         )
     shape = tuple(source.info(_FIRST_CONVOLUTION).shape)
     architecture = architecture_of_width(shape[0])
-    if architecture is None or shape != (architecture.base_channels, 8, 3, 3):
+    if architecture is None or shape[2:] != (3, 3) or tell_network(source) is None:
         known = ", ".join(str(a.base_channels) for a in ARCHITECTURES)
         raise CheckpointError(
-            f"{name} has a first convolution of shape {shape}, DynamiCrafter's takes 8 channels to one of {known}; "
-            f"it looks like {looks_like(source.keys())}."
+            f"{name} has a first convolution of shape {shape}, DynamiCrafter's takes {_WITH_PICTURE} channels and "
+            f"VideoCrafter's {LATENT_CHANNELS} to one of {known}; it looks like {looks_like(source.keys())}."
         )
     return architecture
+
+
+def tell_network(source: TensorSource) -> NetworkName | None:
+    """Which member of the family a file's keys and shapes are of; None for another model's."""
+    keys = list(source.keys())
+
+    def has(part: str) -> bool:
+        return any(part in key for key in keys)
+
+    channels = source.info(_FIRST_CONVOLUTION).shape[1] if _FIRST_CONVOLUTION in source else None
+    if channels == _WITH_PICTURE:
+        return "dynamicrafter_toon" if has("first_stage_model.decoder.attn_refinement.") else "dynamicrafter"
+    if channels != LATENT_CHANNELS or not has(f"{_UNET}init_attn."):
+        return None
+    if has(".attn2.to_k_ip."):
+        return "videocrafter1_image"
+    if has(".relative_position_k."):
+        return "videocrafter1_text_fps" if has(f"{_UNET}fps_embedding.") else "videocrafter1_text"
+    return "videocrafter2_text"
 
 
 def architecture_of_width(base_channels: int) -> Architecture | None:
@@ -80,10 +100,11 @@ def architecture_of_width(base_channels: int) -> Architecture | None:
 
 
 def tell_preset(source: TensorSource, *, name: str, asked: str | None, hint: str | None) -> Preset:
-    """Which of the four released checkpoints a file descends from.
+    """Which of the released checkpoints a file descends from.
 
-    The keys tell 256 from the others, and the latent rescale's last entry tells 1024 from the two at 512. Those two
-    are alike in every key and shape: there what the user asked decides, else the hint of the file's name.
+    Keys and shapes tell the members of the family apart and DynamiCrafter's 256 from its others, and the latent
+    rescale's last entry tells 1024 from the two at 512. Those two are alike in every key and shape: there what the user
+    asked decides, else the hint of the file's name.
 
     Args:
         source: published names and shapes.
@@ -119,16 +140,16 @@ def tell_preset(source: TensorSource, *, name: str, asked: str | None, hint: str
 
 
 def possible_presets(source: TensorSource) -> list[PresetName]:
-    """The presets that a file's keys and latent rescale allow; none where its rescale is no preset's."""
-    if any(key.startswith(f"{_UNET}framestride_embed.") for key in source.keys()):
-        return ["256"]
-    candidates = [preset for preset in PRESETS.values() if preset.motion_key == "fps_embedding"]
+    """The presets that a file's keys, shapes and latent rescale allow; none where its rescale is no preset's."""
+    network = tell_network(source)
+    candidates = [preset for preset in PRESETS.values() if preset.network == network]
+    prefixes = {preset.motion_key: f"{_UNET}{preset.motion_key}." for preset in candidates}
+    found = {key for key, prefix in prefixes.items() if any(name.startswith(prefix) for name in source.keys())}
+    fitting = [preset for preset in candidates if preset.motion_key in (found or {"fps_embedding"})]
     base_scale = _base_scale(source)
-    return [
-        preset.name
-        for preset in candidates
-        if base_scale is None or abs((preset.base_scale or 1) - base_scale) < _ROUNDING
-    ]
+    if len(fitting) > 1 and base_scale is not None:
+        fitting = [preset for preset in fitting if abs((preset.base_scale or 1) - base_scale) < _ROUNDING]
+    return [preset.name for preset in fitting]
 
 
 def _base_scale(source: TensorSource) -> float | None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 from tyro.conf import UseAppendAction, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, importing, say
+from dynamicrafter.cli.console import hide_loading_bars, importing, say, silence_libraries
 from dynamicrafter.errors import InputError
-from dynamicrafter.presets import BUNDLED, get_preset
+from dynamicrafter.presets import BUNDLED, PRESETS, get_preset
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dynamicrafter.benchmarking.growth import Growth
 
 Option = Literal["plain", "together", "int8", "blocks", "compile"]
-_PRESETS = (BUNDLED.name, "256", "512", "1024")
 _LONGEST = 24 * 3600.0  # seconds
 _MOST_CALLS = 1000
 
@@ -59,13 +58,13 @@ def run(command: BenchCommand) -> None:
         InputError: an option that breaks its rule.
     """
     check(command)
-    hush_libraries()
+    silence_libraries()
     with importing():
         import torch
 
         from dynamicrafter.benchmarking.clock import device_name
         from dynamicrafter.memory.devices import choose_device, choose_dtype
-    hush_loading_bars()
+    hide_loading_bars()
     device = choose_device(command.device)
     dtype = str(choose_dtype(command.dtype, device)).removeprefix("torch.")
     machine = {
@@ -92,6 +91,12 @@ def check(command: BenchCommand) -> None:
         raise InputError(f"option must be one of {', '.join(get_args(Option))}, got {unknown!r}.")
 
 
+def _presets() -> tuple[str, ...]:
+    """The small model, and one released preset for each frame size."""
+    by_size = {(preset.height, preset.width): preset.name for preset in reversed(PRESETS.values())}
+    return (BUNDLED.name, *reversed(by_size.values()))
+
+
 def _show_table(command: BenchCommand, machine: dict[str, Any], device: torch.device, dtype: str) -> None:
     import torch
 
@@ -99,7 +104,7 @@ def _show_table(command: BenchCommand, machine: dict[str, Any], device: torch.de
     from dynamicrafter.benchmarking.choice import choose, combine, estimate, in_groups
     from dynamicrafter.benchmarking.clock import matmul_flop_per_second
 
-    presets = _PRESETS if command.preset is None else (get_preset(command.preset).name,)
+    presets = _presets() if command.preset is None else (get_preset(command.preset).name,)
     cases = combine(
         presets=(BUNDLED.name,) if command.quick else presets,
         dtypes=(dtype,) if command.dtype or dtype == "float32" else (dtype, "float32"),

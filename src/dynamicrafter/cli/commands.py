@@ -6,100 +6,45 @@ Importable without torch, so that help appears at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from tyro.conf import Fixed, FlagCreatePairsOff, Positional, Suppress, UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, Positional, Suppress, arg
 
-from dynamicrafter.animator.options import AnimateOptions, Mode
-from dynamicrafter.cli.parsing import INTERVAL, PICTURE, SIZE_OR_AUTO
-from dynamicrafter.cli.recipe import Recipe
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.pictures import SUFFIXES
-from dynamicrafter.presets import Quality
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, TEXT, Mode, get_mode
+from dynamicrafter.schema import Unset
+from dynamicrafter.specs.clip import ClipSpec
+from dynamicrafter.specs.metadata import StoredClip
+from dynamicrafter.specs.model import ModelSpec
+from dynamicrafter.specs.options import AnimateOptions
+from dynamicrafter.specs.output import OutputOptions
 
 Switch = FlagCreatePairsOff[bool]
+Silent = arg(help_behavior_hint="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClipFlags(AnimateOptions):
-    """The options of a clip; here only what reads differently on a command line."""
-
-    image_guidance: Annotated[float | None, arg(help_behavior_hint="(default: none)")] = None
-    size: Annotated[
-        tuple[int, int] | Literal["auto"] | None,
-        SIZE_OR_AUTO,
-        arg(
-            help="Frame width and height in pixels, multiples of 64, such as 1024x576; or auto: the (first) picture's "
-            "own shape, with about as many pixels as the preset's."
-        ),
-    ] = None
-    guidance_interval: Annotated[
-        tuple[int, int] | None,
-        INTERVAL,
-        arg(
-            help="Timesteps, 0 (clean) to 999 (pure noise), at which guidance works, such as 200-800; at others a step "
-            "costs one pass alone.",
-            help_behavior_hint="(default: all)",
-        ),
-    ] = None
-    cache: Annotated[float | None, arg(help_behavior_hint="(default: 0)")] = None
-    quality: Annotated[Quality | None, arg(help_behavior_hint="(default: the preset's own steps and sampler)")] = None
-    negative: Annotated[str, arg(metavar="TEXT", help_behavior_hint="(default: nothing)")] = ""
-    deterministic: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
-    pin_first_frame: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFlags:
-    """What makes the clip, and on what."""
-
-    model: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best on this machine)")] = None
-    """A preset (256, 512, 1024, interp), a folder, a file or a repository on the hub; or bundled, the small model of
-    the package, which is the default where no preset's weights are."""
-    preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
-    """Which preset a file descends from, where its keys don't tell."""
-    encoders: Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")] = None
-    """File or folder with CLIP's encoders, for a pruned file without them."""
-    lora: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="FILE[:SCALE]", help_behavior_hint="")]] = ()
-    """Adapters to put on the model, and how strongly they work (default: 1); may be given several times."""
-    device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: the best there is)")] = None
-    """cpu, cuda, cuda:N or mps."""
-    dtype: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: what suits the device)")] = None
-    """Number format: float32, bfloat16 or float16."""
-    download: Annotated[Switch, arg(help_behavior_hint="")] = False
-    """Fetch what is not on this machine."""
-    memory: Annotated[str | None, arg(metavar="SIZE", help_behavior_hint="(default: all that the device has)")] = None
-    """The most that may be used, such as 8GB; what doesn't fit is made to, and the command says how."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputFlags:
+class OutputFlags(OutputOptions):
     """Where the clip goes, and in what form."""
 
     output: Annotated[
-        Path | None,
-        arg(aliases=["-o"], metavar="FILE", help_behavior_hint="(default: named after the picture, replaces nothing)"),
+        Path | None, arg(aliases=["-o"], metavar="FILE"), Unset("named after the picture, replaces nothing")
     ] = None
-    """File to write or replace; its extension chooses mp4, webm, gif, webp or npy; without one, a folder of PNGs."""
-    format: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: by the extension)")] = None
-    """mp4, webm, gif, webp, npy or png (a folder), where the extension doesn't say it."""
-    fps: Annotated[str | None, arg(metavar="NUMBER", help_behavior_hint="(default: 8)")] = None
-    """Frames per second at which the clip plays, such as 12 or 24000/1001; how much moves is --motion's."""
-    crf: Annotated[int | None, arg(help_behavior_hint="(default: mp4 16, webm 24)")] = None
-    """Quality of mp4 (0 to 51) and webm (0 to 63); a smaller number looks better and makes a larger file."""
-    samples: int = 1
-    """How many takes to make, one after the other: FILE, FILE-2, FILE-3, …"""
-    like: Annotated[Path | None, arg(metavar="CLIP", help_behavior_hint="")] = None
+    """File to write or replace; its extension chooses the format; without one, a folder of PNGs."""
+    like: Annotated[Path | None, arg(metavar="CLIP"), Silent] = None
     """Repeat an earlier clip from what its file says; pictures, prompt and flags that are given go first."""
-    dry_run: Annotated[Switch, arg(help_behavior_hint="")] = False
+    dry_run: Annotated[Switch, Silent] = False
     """Say what the clip takes in memory, and what is done to make it fit; read no weights and make nothing."""
-    quiet: Annotated[Switch, arg(aliases=["-q"], help_behavior_hint="")] = False
+    quiet: Annotated[Switch, arg(aliases=["-q"]), Silent] = False
     """Say nothing but warnings, errors and the result's path."""
 
-
-Picture = Annotated[Positional[Path | None], PICTURE]
+    @property
+    def form(self) -> OutputOptions:
+        """The options of the file alone."""
+        return OutputOptions(format=self.format, fps=self.fps, crf=self.crf, samples=self.samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +63,40 @@ class Subject(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WordsAlone(Subject):
+    words: Annotated[str, Positional, arg(metavar="PROMPT"), Silent] = ""
+    """What is seen, and what happens."""
+    prompt: Annotated[str | None, Silent] = None
+    """The same as an option, for a prompt that begins with a dash."""
+
+    @property
+    def pictures(self) -> tuple[Path | None, ...]:
+        return ()
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return _prompt_of(self.words, self.prompt)
+
+
+def _prompt_of(words: str, option: str | None) -> tuple[str]:
+    """The prompt, from one of its two places.
+
+    Raises:
+        InputError: it stands in both.
+    """
+    if option is not None and words:
+        raise InputError(f"prompt must be given once, got {words!r} and --prompt {option!r}.")
+    return (option if option is not None else words,)
+
+
+@dataclass(frozen=True, kw_only=True)
 class OnePicture(Subject):
-    image: Annotated[Picture, arg(metavar="IMAGE", help_behavior_hint="")] = None
+    image: Annotated[Path | None, Positional, arg(metavar="IMAGE"), Silent] = None
     """The picture."""
-    prompt: Annotated[Positional[str], arg(metavar="[PROMPT]", help_behavior_hint="")] = ""
+    words: Annotated[str, Positional, arg(metavar="[PROMPT]"), Silent] = ""
     """What happens; may be left out."""
+    prompt: Annotated[str | None, Silent] = None
+    """The same as an option, for a prompt that begins with a dash."""
 
     @property
     def pictures(self) -> tuple[Path | None, ...]:
@@ -130,25 +104,25 @@ class OnePicture(Subject):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        return (self.prompt,)
+        return _prompt_of(self.words, self.prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyPictures(Subject):
-    first: Annotated[Picture, arg(metavar="FIRST", help_behavior_hint="")] = None
+    first: Annotated[Path | None, Positional, arg(metavar="FIRST"), Silent] = None
     """The picture to begin with."""
-    last: Annotated[Picture, arg(metavar="LAST", help_behavior_hint="")] = None
+    last: Annotated[Path | None, Positional, arg(metavar="LAST"), Silent] = None
     """The picture to end on, or the second of several."""
-    more: Annotated[Positional[tuple[str, ...]], arg(metavar="[PICTURE …] [PROMPT]", help_behavior_hint="")] = ()
+    more: Annotated[tuple[str, ...], Positional, arg(metavar="[PICTURE …] [PROMPT]"), Silent] = ()
     """More pictures to go through: words that end in .jpg, .png or another picture's extension. Behind them what
     happens, in one word or in quotes; may be left out. With --prompt, all words are pictures."""
-    prompt: UseAppendAction[Annotated[tuple[str, ...], arg(metavar="TEXT", help_behavior_hint="")]] = ()
+    prompt: Annotated[tuple[str, ...], arg(metavar="TEXT"), Silent] = ()
     """What happens; given once for each gap between two pictures, it tells them apart."""
-    closed: Annotated[bool, arg(help_behavior_hint="(default: no)")] = False
+    closed: bool = False
     """Lead back from the last picture to the first, so that the clip loops."""
-    stored: Annotated[tuple[Path, ...], Fixed, Suppress] = ()
+    stored: Annotated[tuple[Path, ...], Suppress] = ()
     """Pictures of a clip that is repeated, behind its second."""
-    stored_prompts: Annotated[tuple[str, ...], Fixed, Suppress] = ("",)
+    stored_prompts: Annotated[tuple[str, ...], Suppress] = ("",)
 
     @property
     def pictures(self) -> tuple[Path | None, ...]:
@@ -190,27 +164,52 @@ class MakeCommand(Subject):
     """What all commands that make a clip share; mixed in before the pictures, whose places come first."""
 
     mode: ClassVar[Mode]
-    clip: ClipFlags = field(default_factory=ClipFlags)
+    clip: AnimateOptions = field(default_factory=AnimateOptions)
     """How the clip is made."""
     output: OutputFlags = field(default_factory=OutputFlags)
     """Where it goes, and in what form."""
-    model: ModelFlags = field(default_factory=ModelFlags)
+    model: ModelSpec = field(default_factory=ModelSpec)
     """What makes it, and on what."""
-    recipe: Annotated[Recipe | None, Fixed, Suppress] = None
+    repeats: Annotated[StoredClip | None, Suppress] = None
 
-    @property
-    def picture_names(self) -> tuple[str, ...]:
-        """How messages call the pictures."""
-        if len(self.pictures) == 1:
-            return ("image",)
-        return ("first", "last", *(f"picture {number}" for number in range(3, len(self.pictures) + 1)))
+    def spec(self) -> ClipSpec:
+        """The clip that is asked for, its first take.
+
+        Raises:
+            InputError: a picture is missing, or pictures and prompts don't go together.
+        """
+        names = get_mode(self.mode).picture_names
+        for name, picture in zip(names, self.pictures, strict=False):
+            if picture is None:
+                usage = " ".join(name.upper() for name in names)
+                raise InputError(
+                    f'{name} is missing; name it: dynamicrafter {self.mode} {usage} "PROMPT", or repeat a clip with '
+                    f"--like CLIP."
+                )
+        last = str(self.pictures[-1]) if len(self.pictures) == 2 else None
+        if last is not None and not _names_picture(last) and not Path(last).exists():
+            raise InputError(
+                f"{self.mode} needs two pictures, and {last!r} is none; name the second before the prompt."
+            )
+        spec = ClipSpec(
+            pictures=tuple(str(picture) for picture in self.pictures),
+            prompts=self.prompts,
+            mode=self.mode,
+            closed=getattr(self, "closed", False),
+            options=self.clip,
+        )
+        return spec if self.repeats is None else replace(spec, item=self.repeats.item, sample=self.repeats.sample)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnimateCommand(MakeCommand, OnePicture):
-    """Animate a picture as the prompt says: dynamicrafter animate photo.jpg "a boat on a stormy sea" -o boat.mp4"""
+    """Animate a picture as the prompt says: dynamicrafter animate photo.jpg "a boat on a stormy sea" -o boat.mp4
 
-    mode: ClassVar[Mode] = "animate"
+    The size is --size 512x320, or auto for the photo's shape; --seed 2 gives another take, and --quality fast a quick
+    one; --frames 32 --fps 16 is two seconds.
+    """
+
+    mode: ClassVar[Mode] = ANIMATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,23 +219,30 @@ class InterpolateCommand(MakeCommand, KeyPictures):
     Through several, with --frames for each gap: dynamicrafter interpolate a.jpg b.jpg c.jpg "a walk" --closed
     """
 
-    mode: ClassVar[Mode] = "interpolate"
+    mode: ClassVar[Mode] = INTERPOLATE
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopCommand(MakeCommand, OnePicture):
     """Make a video whose end runs into its beginning: dynamicrafter loop photo.jpg "waves roll in" -o waves.gif"""
 
-    mode: ClassVar[Mode] = "loop"
+    mode: ClassVar[Mode] = LOOP
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCommand(MakeCommand, WordsAlone):
+    """Make a video of a prompt alone: dynamicrafter text "a lighthouse in a storm" --model vc2 -o storm.mp4"""
+
+    mode: ClassVar[Mode] = TEXT
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadCommand:
     """Fetch a model's weights from the Hugging Face hub; an interrupted download goes on where it stopped."""
 
-    preset: Annotated[Positional[str], arg(metavar="PRESET", help_behavior_hint="")]
+    preset: Annotated[str, Positional, arg(metavar="PRESET"), Silent]
     """256, 512, 1024 or interp."""
-    pruned: Annotated[Switch, arg(help_behavior_hint="")] = False
+    pruned: Annotated[Switch, Silent] = False
     """Take a smaller copy in half precision (about half of 10.4 GB) instead of the published file."""
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, importing, say
+from dynamicrafter.cli.console import hide_loading_bars, importing, say, silence_libraries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +41,12 @@ def run(command: ConvertCommand) -> None:
     Raises:
         InputError: see `pipeline.convert.convert`; an unknown dtype.
     """
-    hush_libraries()
+    silence_libraries()
     with importing():
         from dynamicrafter.memory.devices import choose_device, choose_dtype
         from dynamicrafter.pipeline.convert import convert
 
-    hush_loading_bars(keep_downloads=True)
+    hide_loading_bars(keep_downloads=True)
     say(f"Converting {command.source}…")
     print(
         convert(

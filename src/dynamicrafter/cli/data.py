@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,9 +17,12 @@ from dynamicrafter.cli.commands import Switch
 from dynamicrafter.cli.console import one_line, say
 from dynamicrafter.data.check import DataReport, check_data, spread
 from dynamicrafter.data.config import DataConfig
+from dynamicrafter.data.suitability import RecipeReport
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
 from dynamicrafter.media.contact_sheet import contact_sheet
+from dynamicrafter.presets import MotionControl, get_preset
+from dynamicrafter.training.recipes import get_recipe
 
 _SHEET_CLIPS = 8
 _MOST_SHOWN = 6  # sizes and rates
@@ -40,11 +43,13 @@ class CheckCommand:
     """Folder that the list's paths start from."""
     captions: Annotated[Literal["required", "optional"], arg(help_behavior_hint="(default: required)")] = "required"
     """Whether every clip must have a caption."""
-    frames: int = 16
+    recipe: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Judge each clip for this recipe of `train`: rate, phase, length used, shape; and say what to do about it."""
+    frames: Annotated[int | None, arg(help_behavior_hint="(default: the recipe's, or 16)")] = None
     """Frames of a sample; shorter clips can't be used."""
-    min_stride: int = 1
+    min_stride: Annotated[int | None, arg(help_behavior_hint="(default: the recipe's, or 1)")] = None
     """Least distance of a sample's frames in the clip."""
-    max_stride: int = 6
+    max_stride: Annotated[int | None, arg(help_behavior_hint="(default: the recipe's, or 6)")] = None
     """Largest distance of a sample's frames in the clip."""
     min_confidence: Annotated[float | None, arg(help_behavior_hint="")] = None
     """Leave out clips whose dynamic_confidence is lower."""
@@ -62,17 +67,24 @@ class CheckCommand:
     @property
     def config(self) -> DataConfig:
         names = None if self.sources is None else tuple(filter(None, map(str.strip, self.sources.split(","))))
-        return DataConfig(
+        usual = DataConfig() if self.recipe is None else get_recipe(self.recipe).make().data
+        return replace(
+            usual,
             path=self.path,
             kind=self.kind,
             root=self.root,
             captions=self.captions,
-            num_frames=self.frames,
-            min_stride=self.min_stride,
-            max_stride=self.max_stride,
             min_confidence=self.min_confidence,
             motion_sources=names,
+            num_frames=usual.num_frames if self.frames is None else self.frames,
+            min_stride=usual.min_stride if self.min_stride is None else self.min_stride,
+            max_stride=usual.max_stride if self.max_stride is None else self.max_stride,
         )
+
+    @property
+    def motion(self) -> MotionControl | None:
+        """The motion numbers that the recipe's model knows."""
+        return None if self.recipe is None else get_preset(get_recipe(self.recipe).make().model).motion
 
 
 def check(command: CheckCommand) -> None:
@@ -96,6 +108,7 @@ def check(command: CheckCommand) -> None:
             limit=command.limit,
             workers=command.workers,
             sheet_clips=0 if command.sheet is None else _SHEET_CLIPS,
+            motion=command.motion,
             on_clip=on_clip,
         )
     print(json.dumps(report.as_json(), indent=2) if command.json else "\n".join(_describe(report, command)))
@@ -140,8 +153,36 @@ def _describe(report: DataReport, command: CheckCommand) -> Iterator[str]:
         )
         yield f"  sizes        {_counts({f'{w}x{h}': n for (h, w), n in report.sizes.most_common()})}"
         yield f"  frames/s     {_counts({f'{rate:g}': n for rate, n in report.rates.most_common()})}"
+        if report.converted:
+            yield f"  converted    {_counts(dict(report.converted.most_common()))}; see docs/data.md"
         fits = {f"{stride}": n for stride, n in sorted(report.strides.items())}
-        yield f"  stride       the largest that fits, up to {command.max_stride}: {_counts(fits)}"
+        yield f"  stride       the largest that fits, up to {command.config.max_stride}: {_counts(fits)}"
+    if report.recipe is not None and report.recipe.clips:
+        yield from _describe_recipe(report.recipe, command)
+
+
+def _describe_recipe(report: RecipeReport, command: CheckCommand) -> Iterator[str]:
+    yield ""
+    for key, clip in report.clips.items():
+        if clip.remarks:
+            yield f"  {one_line(key)}: {'; '.join(clip.remarks.values())}"
+    clips, motion, (height, width) = report.clips.values(), report.motion, report.config.size
+    numbers = _range((end for clip in clips for end in clip.motions), "d")
+    seconds = _range((end for clip in clips for end in clip.seconds), ".2f")
+    yield f"For {command.recipe}:"
+    yield f"  good         {report.good} of {len(report.clips)}"
+    yield f"  rate         motion number {numbers}; {motion.low} to {motion.high} are known, {motion.default} is usual"
+    yield f"  length used  a sample shows {seconds} s, {_range((clip.shown for clip in clips), '.0%')} of its clip"
+    yield f"  shape        {width}x{height}, for which {_range((clip.cropped for clip in clips), '.0%')} is cut off"
+    for advice in report.advice():
+        yield f"  do           {advice}"
+
+
+def _range(values: Iterable[float], form: str) -> str:
+    """The least and the most of values, as one where they read the same."""
+    ends = sorted(values)
+    first, last = format(ends[0], form), format(ends[-1], form)
+    return first if first == last else f"{first} to {last}"
 
 
 def _counts(counts: dict[str, int]) -> str:

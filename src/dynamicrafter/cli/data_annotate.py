@@ -11,7 +11,7 @@ from typing import Annotated
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
-from dynamicrafter.cli.console import Stopped, hush_loading_bars, say
+from dynamicrafter.cli.console import Stopped, hide_loading_bars, say
 from dynamicrafter.data.annotate import RULES, Annotator, annotate
 from dynamicrafter.data.language_models import ask_address, ask_folder
 from dynamicrafter.errors import InputError
@@ -87,7 +87,7 @@ def _annotator(command: AnnotateCommand) -> Annotator:
         raise InputError(f"by must be rules, an address (http:// or https://) or a folder, got {command.by!r}.")
     from dynamicrafter.memory.devices import choose_device
 
-    hush_loading_bars()
+    hide_loading_bars()
     ask = ask_folder(folder, device=str(choose_device(command.device)))
     return Annotator(f"the model in {folder.resolve().name}", _FOLDER_BATCH, ask)
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, hush_loading_bars, minutes, say
+from dynamicrafter.cli.console import hide_loading_bars, say, silence_libraries, time_in_words
 from dynamicrafter.cli.train import TrainCommand, TrainFlags, settings_of
 from dynamicrafter.errors import InputError
 from dynamicrafter.training.recipes import build, get_recipe
@@ -61,13 +61,13 @@ def run(command: CacheCommand) -> None:
     flags = TrainFlags(model=command.model, data=command.data)
     asked = TrainCommand(recipe=command.recipe, config=command.config, set=command.set, settings=flags)
     config = settings_of(asked, recipe)
-    hush_libraries()
+    silence_libraries()
     import torch
 
     from dynamicrafter.memory.devices import choose_device
     from dynamicrafter.training.cache import CacheOptions, fill
 
-    hush_loading_bars()
+    hide_loading_bars()
     options = CacheOptions(
         passes=command.passes,
         pictures=command.pictures,
@@ -90,4 +90,4 @@ class _Pace:
         if now - self._said >= _PAUSE or done == clips:
             self._said = now
             left = (now - self._began) / done * (clips - done)
-            say(f"{done}/{clips} clips, {done / (now - self._began):.2f} clips/s, {minutes(left)} left")
+            say(f"{done}/{clips} clips, {done / (now - self._began):.2f} clips/s, {time_in_words(left)} left")

@@ -8,25 +8,28 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from tyro.conf import Positional, arg
 
-from dynamicrafter.animator.options import Mode
-from dynamicrafter.cli.commands import ModelFlags, Switch
-from dynamicrafter.cli.console import Progress, minutes
+from dynamicrafter.cli.commands import Silent, Switch
+from dynamicrafter.cli.console import Progress, time_in_words
 from dynamicrafter.cli.make import load_animator
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.modes import ANIMATE, INTERPOLATE, LOOP, MODE, MODES
+from dynamicrafter.presets import BUNDLED
+from dynamicrafter.schema import Called, Range, Unset
+from dynamicrafter.specs.model import ModelSpec
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
-    from dynamicrafter.cli.recipe import Recipe
     from dynamicrafter.evaluation.cases import Case
     from dynamicrafter.evaluation.motion import NominalMotion
     from dynamicrafter.evaluation.report import ClipReport, Question
     from dynamicrafter.media.framing import Fit
+    from dynamicrafter.specs.metadata import StoredClip
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class AskedFlags:
     """What was asked for; a camera motion that it names is what the clip is to show."""
     expect: Annotated[str | None, arg(metavar="MOTION", help_behavior_hint="(default: by the prompt)")] = None
     """The camera motion to show: "still", "pan left", "zoom in", "rotate clockwise", …"""
-    mode: Annotated[str | None, arg(metavar="MODE", help_behavior_hint="(default: as the clip's file says)")] = None
+    mode: Annotated[str | None, MODE, Unset("as the clip's file says")] = None
     """How the clips were made: animate, interpolate or loop."""
     nominal: Annotated[
         str | None, arg(metavar="PAN,ZOOM,TURN", help_behavior_hint="(default: a 128th of the side, 1/64, 1/64)")
@@ -78,7 +81,7 @@ class SuiteFlags:
 
     suite: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """Make clips with --model and measure them: bundled uses pictures and wordings that the bundled model never saw."""
-    num_clips: Annotated[int, arg(name="clips", metavar="INT")] = 100
+    num_clips: Annotated[int, Called("clips"), Range(1, 1_000_000)] = 100
     """How many clips the suite makes."""
     kinds: Annotated[str | None, arg(metavar="LIST", help_behavior_hint="(default: all)")] = None
     """Motions that the suite asks for, such as "pan left,pan right"."""
@@ -95,7 +98,7 @@ class EvaluateCommand:
     dynamicrafter evaluate clips/*.mp4 --json report.json
     """
 
-    paths: Annotated[Positional[tuple[Path, ...]], arg(metavar="[CLIP …]", help_behavior_hint="")] = ()
+    paths: Annotated[tuple[Path, ...], Positional, arg(metavar="[CLIP …]"), Silent] = ()
     """Clips, or folders of clips."""
     asked: AskedFlags = field(default_factory=AskedFlags)
     """What they are held against."""
@@ -103,7 +106,7 @@ class EvaluateCommand:
     """What judges them besides."""
     suite: SuiteFlags = field(default_factory=SuiteFlags)
     """A model's examination."""
-    model: ModelFlags = field(default_factory=ModelFlags)
+    model: ModelSpec = field(default_factory=ModelSpec)
     """The suite's model; with clips, the one whose autoencoder they are compared with."""
     json: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
     """Write everything that was measured here."""
@@ -128,7 +131,7 @@ def run(command: EvaluateCommand) -> None:
 
 def _check(command: EvaluateCommand) -> None:
     """Refuse what needs no clip and no model to be seen wrong."""
-    suite, mode = command.suite, command.asked.mode
+    suite = command.suite
     if command.json is not None:
         check_target(command.json.absolute(), folder=False)
     if bool(command.paths) == (suite.suite is not None):
@@ -140,18 +143,14 @@ def _check(command: EvaluateCommand) -> None:
         raise InputError("clips, kinds, steps and save go with --suite; leave them out, or pass --suite bundled.")
     if suite.suite is not None and (command.asked, command.judges) != (AskedFlags(), JudgeFlags()):
         raise InputError("a suite knows what it asks for; leave out what clips are held against or judged by.")
-    if suite.suite not in (None, "bundled"):
+    if suite.suite not in (None, BUNDLED.name):
         raise InputError(f"suite must be bundled, got {suite.suite!r}.")
-    if suite.num_clips < 1:
-        raise InputError(f"clips must be at least 1, got {suite.num_clips}; try 100.")
     if suite.suite is None and command.model.lora:
         raise InputError("lora changes the clips of a --suite, and none that are there; leave it out.")
-    if suite.suite is not None and command.model.model is None:
+    if suite.suite is not None and command.model.name is None:
         raise InputError("model is missing; name the one to examine: --suite bundled --model NAME.")
     if command.asked.windows is not None:
         _window_and_stride(command.asked.windows)
-    if mode is not None and mode not in get_args(Mode):
-        raise InputError(f"mode must be one of {', '.join(get_args(Mode))}, got {mode!r}.")
 
 
 def _evaluate(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
@@ -161,7 +160,7 @@ def _evaluate(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
     asked = _checked(command.asked)
     paths, reference = find_clips(command.paths), _reference(command.judges)
     towers = _towers(command)
-    animator = None if command.model.model is None else _load(command, progress)
+    animator = None if command.model.name is None else _load(command, progress)
     more: dict[str, Any] = {}
     if command.judges.features is not None:
         progress.phase("Comparing both sets of clips…")
@@ -221,13 +220,13 @@ def question_of(
     from dynamicrafter.media.video import read_clip
 
     frames, _ = read_clip(path)
-    recipe = _recipe_of(path)
-    mode = asked.mode or (recipe.mode if recipe else "animate")
-    prompt = asked.prompt if asked.prompt is not None else recipe.prompt if recipe else ""
-    kind = expected or (asked_motion(prompt) if mode == "animate" else None)
-    fit: Fit = recipe.options.fit if recipe else "cover"
-    stored = len(recipe.pictures) if recipe else 0
-    keys = recipe.keys if recipe and mode == "interpolate" else None
+    stored = _stored_in(path)
+    mode = asked.mode or (stored.mode if stored else ANIMATE)
+    prompt = asked.prompt if asked.prompt is not None else stored.prompt if stored else ""
+    kind = expected or (asked_motion(prompt) if mode == ANIMATE else None)
+    fit: Fit = stored.options.fit if stored else "cover"
+    num_stored = len(stored.pictures) if stored else 0
+    keys = stored.keys if stored and mode == INTERPOLATE else None
     closed = keys is not None and keys.closed
     return frames, Question(
         name=str(path),
@@ -236,30 +235,30 @@ def question_of(
         prompt=prompt,
         expected=kind,
         nominal=nominal,
-        picture=_framed(asked.input, recipe, 0, frames, fit) if asked.input or stored else None,
-        last_picture=_framed(asked.last, recipe, stored - 1, frames, fit)
-        if asked.last or (mode == "interpolate" and stored > 1 and not closed)
+        picture=_framed(asked.input, stored, 0, frames, fit) if asked.input or num_stored else None,
+        last_picture=_framed(asked.last, stored, num_stored - 1, frames, fit)
+        if asked.last or (mode == INTERPOLATE and num_stored > 1 and not closed)
         else None,
-        borders=_borders(asked.windows, recipe, mode, len(frames)),
+        borders=_borders(asked.windows, stored, mode, len(frames)),
         joints=() if keys is None else keys.frames,
         closed=closed,
     )
 
 
-def _borders(given: str | None, recipe: Recipe | None, mode: str, num_frames: int) -> tuple[int, ...]:
+def _borders(given: str | None, stored: StoredClip | None, mode: str, num_frames: int) -> tuple[int, ...]:
     """Where windows over time meet in a clip of so many frames; nowhere in one that is no longer than a window."""
     from dynamicrafter.models.windows import TimeWindows
 
-    made = num_frames + (mode == "loop")  # whose last frame, a repeat of the first, is left out
+    made = num_frames + (mode == LOOP)  # whose last frame, a repeat of the first, is left out
     if given is not None:
         size, stride = _window_and_stride(given)
-    elif recipe is not None and recipe.options.frames == made:
-        size, stride = recipe.options.window, recipe.options.window_stride
+    elif stored is not None and stored.options.frames == made:
+        size, stride = stored.options.window, stored.options.window_stride
     else:
         return ()
     if made <= size:
         return ()
-    windows = TimeWindows(size, stride, () if mode == "animate" else (0, made - 1))
+    windows = TimeWindows(size, stride, () if mode == ANIMATE else (0, made - 1))
     return tuple(border for border in windows.borders(made) if border < num_frames)
 
 
@@ -271,26 +270,28 @@ def _window_and_stride(text: str) -> tuple[int, int]:
     return size, stride
 
 
-def _recipe_of(path: Path) -> Recipe | None:
-    from dynamicrafter.cli.recipe import read_recipe
+def _stored_in(path: Path) -> StoredClip | None:
     from dynamicrafter.media.video import read_metadata
+    from dynamicrafter.specs.metadata import read_clip_metadata
 
     try:
-        return read_recipe(read_metadata(path), clip=path)
+        return read_clip_metadata(read_metadata(path), clip=path)
     except InputError:
         return None
 
 
-def _framed(given: Path | None, recipe: Recipe | None, place: int, frames: np.ndarray, fit: Fit) -> np.ndarray | None:
+def _framed(
+    given: Path | None, stored: StoredClip | None, place: int, frames: np.ndarray, fit: Fit
+) -> np.ndarray | None:
     """A picture as the clip's frames show it; None, with a warning, where the one that the file names is gone."""
     from dynamicrafter.cli.like import find_picture
     from dynamicrafter.media.framing import frame_picture
     from dynamicrafter.media.pictures import read_picture
 
     if given is None:
-        assert recipe is not None
+        assert stored is not None
         try:
-            given = find_picture(recipe.pictures[place], clip=recipe.clip)
+            given = find_picture(stored.pictures[place], clip=stored.clip)
         except InputError as error:
             reason = str(error).partition(";")[0]
             logger.warning("%s; its frames are not compared with it (--input PICTURE names it).", reason)
@@ -346,9 +347,7 @@ def _towers(command: EvaluateCommand) -> Any:
 
 
 def _load(command: EvaluateCommand, progress: Progress) -> Animator:
-    flags = command.model
-    assert flags.model is not None
-    animator = load_animator(flags.model, flags, progress, quiet=command.quiet)
+    animator = load_animator(command.model, progress)
     animator.pipeline.set_progress_bar_config(disable=True)
     return animator
 
@@ -366,7 +365,7 @@ def _examine(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
         command.suite.num_clips,
         size=(preset.height, preset.width),
         motions=motions,
-        modes=get_args(Mode) if preset.interpolates else ("animate",),
+        modes=[mode for mode in MODES if mode in preset.modes] or [ANIMATE],
         kinds=None if command.suite.kinds is None else [kind.strip() for kind in command.suite.kinds.split(",")],
     )
     began, done = time.monotonic(), 0
@@ -377,7 +376,7 @@ def _examine(command: EvaluateCommand, progress: Progress) -> dict[str, Any]:
         if folder is not None:
             clip.save(folder / f"{case.name.replace(' ', '-')}.mp4")
         left = (time.monotonic() - began) / done * (len(cases) - done)
-        progress.phase(f"{done}/{len(cases)} {case.name}: {report.found}, {minutes(left)} left")
+        progress.phase(f"{done}/{len(cases)} {case.name}: {report.found}, {time_in_words(left)} left")
 
     settings = {} if command.suite.steps is None else {"steps": command.suite.steps}
     examination = evaluate_model(animator, cases, settings=settings, on_clip=told)

@@ -12,12 +12,12 @@ from tyro.conf import Positional, arg
 
 from dynamicrafter.architectures import FULL
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import hush_libraries, importing, one_line
-from dynamicrafter.cli.parsing import SIZE
+from dynamicrafter.cli.console import importing, one_line, silence_libraries
+from dynamicrafter.cli.inspect_adapters import adapters_as_json, adapters_at, describe_adapters
 from dynamicrafter.cli.plan import describe
 from dynamicrafter.errors import CheckpointError, InputError, ModelNotFoundError
-from dynamicrafter.presets import NUM_FRAMES, WINDOW_STRIDE, Preset, get_preset
-from dynamicrafter.units import parse_memory
+from dynamicrafter.presets import NUM_FRAMES, USUAL_PRESET, WINDOW_STRIDE, Preset, get_preset
+from dynamicrafter.schema import FrameSize
 
 if TYPE_CHECKING:
     from dynamicrafter.checkpoints.inspection import Inspection
@@ -43,9 +43,8 @@ class InspectCommand:
     """A checkpoint file, a folder, a preset (256, 512, 1024, interp), or seeded:512 and the like."""
     preset: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
     """Which preset a file descends from, where the file can't tell."""
-    size: Annotated[tuple[int, int] | None, SIZE, arg(help="Frame width and height in pixels, such as 1024x576.")] = (
-        None
-    )
+    size: Annotated[tuple[int, int] | None, FrameSize()] = None
+    """Frame width and height in pixels, such as 1024x576."""
     frames: int = NUM_FRAMES
     """Length in frames."""
     steps: int | None = None
@@ -92,9 +91,13 @@ def run(command: InspectCommand) -> None:
     Raises:
         InputError: no such model, not DynamiCrafter, or an option that breaks its rule.
     """
-    hush_libraries()
+    silence_libraries()
     with importing():
         import dynamicrafter.pipeline  # noqa: F401
+    adapters = adapters_at(command.model)
+    if adapters is not None:
+        print(json.dumps(adapters_as_json(adapters)) if command.json else "\n".join(describe_adapters(adapters)))
+        return
     weights = _look(command)
     preset = _choose(command.preset, weights)
     made = _reckon(command, preset, weights)
@@ -154,7 +157,7 @@ def _choose(asked: str | None, weights: _Weights) -> Preset:
     if asked is None and weights.folder is not None:
         return read_preset(weights.folder)
     if asked is None:
-        return get_preset((names or ("512",))[0])
+        return get_preset((names or (USUAL_PRESET,))[0])
     preset = get_preset(asked)
     if names and preset.name not in names:
         raise CheckpointError(f"preset {preset.name} does not fit: the weights say {' or '.join(names)}; leave it out.")
@@ -163,17 +166,17 @@ def _choose(asked: str | None, weights: _Weights) -> Preset:
 
 def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     from dynamicrafter.animator.memory import clip_needs
-    from dynamicrafter.animator.options import AnimateOptions
-    from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
+    from dynamicrafter.checkpoints.networks import build_empty, components_of
     from dynamicrafter.memory.advice import advise
     from dynamicrafter.memory.counting import estimate_run
-    from dynamicrafter.memory.devices import choose_dtype, named_device, total_memory
+    from dynamicrafter.memory.devices import budget_bytes, choose_dtype, named_device
     from dynamicrafter.pipeline.folders import empty_networks
     from dynamicrafter.pipeline.long_clips import plan_windows
+    from dynamicrafter.specs.options import AnimateOptions
 
     architecture = (weights.inspection.architecture if weights.inspection else None) or FULL
     if weights.folder is None:
-        networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+        networks = {name: build_empty(name, architecture, preset).to("meta") for name in components_of(preset)}
     else:
         networks = empty_networks(weights.folder)
     usual = architecture.size if weights.folder is None else None
@@ -181,10 +184,9 @@ def _reckon(command: InspectCommand, preset: Preset, weights: _Weights) -> _Run:
     options = asked.resolved(preset)
     device = named_device(command.device)
     dtype = choose_dtype(command.dtype, device)
-    assert isinstance(options.size, tuple)
     height, width = options.size
-    steps = options.steps or preset.steps
-    budget = total_memory(device) if command.memory is None else parse_memory(command.memory)
+    steps = options.steps
+    budget = budget_bytes(command.memory, device)
     needs = clip_needs(networks, options, device=device, budget=budget, dtype=dtype)
     unet: Any = networks["unet"]
     windows = plan_windows(

@@ -8,21 +8,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynamicrafter import __version__
-from dynamicrafter.cli.commands import ClipFlags, InterpolateCommand, MakeCommand, ModelFlags, OutputFlags
-from dynamicrafter.cli.recipe import Recipe, StoredPicture, read_recipe
+from dynamicrafter.cli.commands import KeyPictures, MakeCommand, OnePicture, OutputFlags
 from dynamicrafter.errors import InputError
-from dynamicrafter.hub.names import SEEDED
+from dynamicrafter.hub import SEEDED
 from dynamicrafter.media.pictures import picture_hash, read_picture
 from dynamicrafter.media.video import read_metadata
-from dynamicrafter.presets import BUNDLED, PRESETS
+from dynamicrafter.presets import every_preset
+from dynamicrafter.specs.metadata import StoredClip, StoredPicture, read_clip_metadata
+from dynamicrafter.specs.model import ModelSpec
+from dynamicrafter.specs.options import AnimateOptions, merged
 
 if TYPE_CHECKING:
-    from dynamicrafter.animator.adapters import Adapter
     from dynamicrafter.animator.animator import Animator
+    from dynamicrafter.specs.adapters import Adapter
 
 logger = logging.getLogger(__name__)
 
 Command = TypeVar("Command", bound=MakeCommand)
+
+_BY_QUALITY = ("steps", "sampler", "eta", "guidance_interval", "cache")  # what another quality brings along
 
 
 def repeated(given: Command) -> Command:
@@ -35,72 +39,71 @@ def repeated(given: Command) -> Command:
         InputError: an unreadable clip, one of another mode, or a picture that is gone or was changed.
     """
     assert given.output.like is not None
-    recipe = read_recipe(read_metadata(given.output.like), clip=given.output.like)
-    if recipe.mode != given.mode:
+    stored = read_clip_metadata(read_metadata(given.output.like), clip=given.output.like)
+    made_by = stored.made_by
+    if stored.mode != given.mode:
         raise InputError(
-            f"{recipe.clip} was made by `dynamicrafter {recipe.mode}`; repeat it with "
-            f"`dynamicrafter {recipe.mode} --like {recipe.clip}`."
+            f"{stored.clip} was made by `dynamicrafter {stored.mode}`; repeat it with "
+            f"`dynamicrafter {stored.mode} --like {stored.clip}`."
         )
-    if given.model.download and given.model.model is None and not is_ours(recipe.model):
+    if given.model.download and given.model.name is None and not is_ours(made_by.model):
         raise InputError(
-            f"{recipe.clip} was made by the model {recipe.model!r}, which is not downloaded on a file's word; "
-            f"repeat it with --model {recipe.model} if you trust it."
+            f"{stored.clip} was made by the model {made_by.model!r}, which is not downloaded on a file's word; "
+            f"repeat it with --model {made_by.model} if you trust it."
         )
     return replace(
         type(given)(),
-        clip=ClipFlags(**_options_for(given, recipe)),
-        model=ModelFlags(
-            model=recipe.model,
-            preset=recipe.preset if _is_file(Path(recipe.model)) else None,
-            lora=() if given.model.lora else tuple(str(find_adapters(kept, clip=recipe.clip)) for kept in recipe.loras),
-            device=_device_if_here(recipe.device),
-            dtype=recipe.dtype,
+        clip=_options_for(given, stored),
+        model=ModelSpec(
+            name=made_by.model,
+            preset=made_by.preset if _is_file(Path(made_by.model)) else None,
+            lora=() if given.model.lora else tuple(find_adapters(kept, clip=stored.clip) for kept in made_by.loras),
+            device=_device_if_here(made_by.device),
+            dtype=made_by.dtype,
         ),
-        output=OutputFlags(fps=recipe.fps, crf=_crf_for(given, recipe)),
-        recipe=recipe,
-        **_subject(given, recipe),
+        output=OutputFlags(fps=stored.fps, crf=_crf_for(given, stored)),
+        repeats=stored,
+        **_subject(given, stored),
     )
 
 
-def _options_for(given: MakeCommand, recipe: Recipe) -> dict[str, Any]:
+def _options_for(given: MakeCommand, stored: StoredClip) -> AnimateOptions:
     """The clip's options, without those that another quality or sampler brings along."""
-    options = recipe.options.as_dict()
     replaced: tuple[str, ...] = ()
-    if given.clip.quality not in (None, recipe.options.quality):
-        replaced = ("steps", "sampler", "eta", "guidance_interval", "cache")
-    elif given.clip.sampler not in (None, recipe.options.sampler):
+    if given.clip.quality not in (None, stored.options.quality):
+        replaced = _BY_QUALITY
+    elif given.clip.sampler not in (None, stored.options.sampler):
         replaced = ("eta",)
-    return options | dict.fromkeys(replaced)
+    return merged(stored.options, dict.fromkeys(replaced))
 
 
-def _subject(given: MakeCommand, recipe: Recipe) -> dict[str, Any]:
-    """Pictures and prompts of a recipe as the command's fields; a picture that was typed needs not be found."""
-    wanted, several = len(given.pictures), isinstance(given, InterpolateCommand)
-    known = len(recipe.pictures)
-    if known < wanted or (known > wanted and not (several and recipe.keys)):
-        raise InputError(f"{recipe.clip} must name {wanted} picture(s) to be repeated, it names {known}.")
-    typed = [*given.pictures, *(None for _ in recipe.pictures[wanted:])]
+def _subject(given: MakeCommand, stored: StoredClip) -> dict[str, Any]:
+    """Pictures and prompts of a clip as the command's fields; a picture that was typed needs not be found."""
+    wanted = len(given.pictures)
+    known = len(stored.pictures)
+    if known < wanted or (known > wanted and not (isinstance(given, KeyPictures) and stored.keys)):
+        raise InputError(f"{stored.clip} must name {wanted} picture(s) to be repeated, it names {known}.")
+    typed = [*given.pictures, *(None for _ in stored.pictures[wanted:])]
     found = [
-        path if path is not None else find_picture(stored, clip=recipe.clip)
-        for path, stored in zip(typed, recipe.pictures, strict=True)
+        path if path is not None else find_picture(picture, clip=stored.clip)
+        for path, picture in zip(typed, stored.pictures, strict=True)
     ]
-    if not several:
-        return {"image": found[0], "prompt": recipe.prompt}
-    keys = recipe.keys
+    if isinstance(given, OnePicture):
+        return {"image": found[0]} | ({} if given.words else {"prompt": stored.prompt})
     return {
         "first": found[0],
         "last": found[1],
         "stored": tuple(found[2:]),
-        "stored_prompts": keys.prompts if keys else (recipe.prompt,),
-        "closed": keys.closed if keys else False,
+        "stored_prompts": stored.prompts,
+        "closed": stored.keys.closed if stored.keys else False,
     }
 
 
-def _crf_for(given: MakeCommand, recipe: Recipe) -> int | None:
+def _crf_for(given: MakeCommand, stored: StoredClip) -> int | None:
     """The clip's quality, where the new one is of the same format; scales differ between formats."""
     target = given.output.output
-    same = given.output.format is None and (target is None or target.suffix == recipe.clip.suffix)
-    return recipe.crf if same else None
+    same = given.output.format is None and (target is None or target.suffix == stored.clip.suffix)
+    return stored.crf if same else None
 
 
 def find_picture(stored: StoredPicture, *, clip: Path) -> Path:
@@ -130,9 +133,9 @@ def find_adapters(stored: Adapter, *, clip: Path) -> Adapter:
     Raises:
         InputError: it is not there.
     """
-    from dynamicrafter.animator.adapters import is_there
     from dynamicrafter.checkpoints.files import fingerprint
     from dynamicrafter.pipeline.lora import lora_file
+    from dynamicrafter.specs.adapters import is_there
 
     then = stored.path
     places = (then, clip.parent / then, clip.parent / then.name)
@@ -156,9 +159,8 @@ def find_adapters(stored: Adapter, *, clip: Path) -> Adapter:
 
 def is_ours(model: str) -> bool:
     """Whether a model's name leads to a published repository, or to nothing but this machine."""
-    return (
-        model in (*PRESETS, BUNDLED.name) or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()
-    )
+    known = [preset.name for preset in every_preset()]
+    return model in known or model.startswith(SEEDED) or _is_file(Path(model)) or Path(model).is_dir()
 
 
 def _is_file(path: Path) -> bool:
@@ -168,21 +170,19 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def warn_of_differences(recipe: Recipe, animator: Animator) -> None:
+def warn_of_differences(stored: StoredClip, animator: Animator) -> None:
     """Log what may make a repeated clip differ: other weights, versions, device or number format."""
-    import torch
-
-    pipeline = animator.pipeline
-    for what, then, now in (
-        ("the weights", recipe.model_hash or "unknown", animator.model_hash or "unknown"),
-        ("the program", recipe.generator, f"dynamicrafter {__version__}"),
-        ("torch", recipe.torch, torch.__version__),
-        ("the device", recipe.device, animator.device.type),
-        ("the number format", recipe.dtype, str(pipeline.unet.dtype).removeprefix("torch.")),
+    then, now = stored.made_by, animator.made_by
+    for what, before, after in (
+        ("the weights", then.model_hash or "unknown", now.model_hash or "unknown"),
+        ("the program", then.generator, f"dynamicrafter {__version__}"),
+        ("torch", then.torch, now.torch),
+        ("the device", then.device, now.device),
+        ("the number format", then.dtype, now.dtype),
     ):
-        if then != now:
+        if before != after:
             logger.warning(
-                "%s: %s changed from %s to %s; the clip may come out otherwise.", recipe.clip, what, then, now
+                "%s: %s changed from %s to %s; the clip may come out otherwise.", stored.clip, what, before, after
             )
 
 

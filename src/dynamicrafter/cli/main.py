@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from dynamicrafter import __version__
-from dynamicrafter.cli.console import hush_libraries, say, shown_warnings
+from dynamicrafter.cli.console import say, shown_warnings, silence_libraries
 from dynamicrafter.errors import InputError, MachineError
 
 # Each ends the command in an orderly way, which leaves nothing half-written; not every system has all.
@@ -61,6 +61,11 @@ _COMMANDS = {
     "loop": _SubCommand(
         summary="make a video whose end runs into its beginning",
         arguments="dynamicrafter.cli.commands:LoopCommand",
+        work="dynamicrafter.cli.make:run",
+    ),
+    "text": _SubCommand(
+        summary="make a video of a prompt alone",
+        arguments="dynamicrafter.cli.commands:TextCommand",
         work="dynamicrafter.cli.make:run",
     ),
     "story": _SubCommand(
@@ -208,7 +213,7 @@ def _dispatch(words: list[str]) -> int:
     name, rest = _split(words)
     command = _COMMANDS[name]
     prog = f"dynamicrafter {name}"
-    hush_libraries()
+    silence_libraries()
     try:
         arguments = parse(_find(command.arguments), rest, prog=prog)
     except SystemExit:  # after showing help

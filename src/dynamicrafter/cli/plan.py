@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dynamicrafter.animator.options import AnimateOptions
-from dynamicrafter.cli.commands import MakeCommand
-from dynamicrafter.cli.console import importing
-from dynamicrafter.media.pictures import read_picture
-from dynamicrafter.units import parse_memory
+from dynamicrafter.cli.console import importing, warn
+from dynamicrafter.specs.clip import ClipSpec, check_clip
+from dynamicrafter.specs.model import ModelSpec
 
 if TYPE_CHECKING:
     from dynamicrafter.memory.plan import MemoryPlan
 
 
-def show(command: MakeCommand, model: str) -> None:
+def show(spec: ClipSpec, model: ModelSpec) -> None:
     """Print the plan on stdout.
 
     Raises:
@@ -24,38 +22,27 @@ def show(command: MakeCommand, model: str) -> None:
     with importing():
         from dynamicrafter.animator.memory import clip_needs
         from dynamicrafter.memory.advice import advise
-        from dynamicrafter.memory.devices import choose_dtype, named_device, total_memory
+        from dynamicrafter.memory.devices import budget_bytes, choose_dtype, named_device
         from dynamicrafter.pipeline.loading import empty_model
 
-    networks, preset = empty_model(model, preset=command.model.preset)
-    options = AnimateOptions(**command.clip.as_dict()).resolved(
-        preset, mode=command.mode, picture=picture_size(command)
-    )
-    device = named_device(command.model.device)
-    dtype = choose_dtype(command.model.dtype, device)
-    budget = command.model.memory
+    networks, preset = empty_model(str(model.name), preset=model.preset)
+    clip = check_clip(spec, preset)
+    warn(clip.notes)
+    device = named_device(model.device)
+    dtype = choose_dtype(model.dtype, device)
     needs = clip_needs(
         networks,
-        options,
+        clip.options,
         device=device,
-        budget=total_memory(device) if budget is None else parse_memory(budget),
+        budget=budget_bytes(model.memory, device),
         dtype=dtype,
     )
     plan = needs.plan()
-    assert isinstance(options.size, tuple)
-    height, width = options.size
+    height, width = clip.options.size
     name = str(dtype).removeprefix("torch.")
-    print(f"A clip of {options.frames} frames at {width}x{height} ({model}) in {name} on {device}")
-    granted = "this machine" if budget is None else "--memory"
+    print(f"A clip of {clip.options.frames} frames at {width}x{height} ({model.name}) in {name} on {device}")
+    granted = "this machine" if model.memory is None else "--memory"
     print("\n".join(describe(plan, granted=granted, advice="" if plan.fits else advise(needs))))
-
-
-def picture_size(command: MakeCommand) -> tuple[int, int]:
-    """Height and width of the (first) picture."""
-    picture = command.pictures[0]
-    assert picture is not None
-    width, height = read_picture(picture).size
-    return height, width
 
 
 def describe(plan: MemoryPlan, *, granted: str, advice: str) -> Iterator[str]:

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from dynamicrafter import hub
-from dynamicrafter.cli.commands import ModelFlags, Switch
-from dynamicrafter.cli.console import Progress, Stopped, importing, minutes, one_line
+from dynamicrafter.cli.commands import Switch
+from dynamicrafter.cli.console import Progress, Stopped, importing, one_line, time_in_words
 from dynamicrafter.cli.like import is_ours
 from dynamicrafter.cli.story_progress import StoryProgress
 from dynamicrafter.errors import InputError
+from dynamicrafter.specs.model import ModelDescription, ModelSpec
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
     from dynamicrafter.story.format import Story
     from dynamicrafter.story.kept import KeptShots, Records
-    from dynamicrafter.story.models import KnownModel
-    from dynamicrafter.story.plan import Blend, Plan, Play
+    from dynamicrafter.story.plan import Crossfade, Segment, StoryPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class StoryCommand:
         None
     )
     """The model that makes generated transitions, such as interp; it wears no adapters of --lora."""
-    model: ModelFlags = field(default_factory=ModelFlags)
+    model: ModelSpec = field(default_factory=ModelSpec)
     """What makes the shots, and on what; goes before what the file says."""
 
 
@@ -100,18 +100,17 @@ def _checked_output(command: StoryCommand, story: Story, output: Path) -> Path:
     return target
 
 
-def _planned(command: StoryCommand, story: Story, said: Progress) -> Plan:
+def _planned(command: StoryCommand, story: Story, said: Progress) -> StoryPlan:
     with importing():
         import dynamicrafter.pipeline  # noqa: F401
-    from dynamicrafter.story.models import know
+    from dynamicrafter.pipeline.describing import describe
     from dynamicrafter.story.plan import plan_story
 
-    flags = command.model
-    download = flags.download and not command.dry_run
-    name = _model_name(flags.model, story.model, download=download) or _best_model(said)
-    model = know(name, preset=flags.preset, lora=flags.lora, download=download)
-    other = _model_name(command.transition_model, story.transition_model, download=download)
-    between = None if other is None else know(other, download=download)
+    asked = replace(command.model, download=command.model.download and not command.dry_run)
+    name = _model_name(asked.name, story.model, download=asked.download) or _best_model(said)
+    model = describe(replace(asked, name=name))
+    other = _model_name(command.transition_model, story.transition_model, download=asked.download)
+    between = None if other is None else describe(replace(asked, name=other, preset=None, encoders=None, lora=()))
     return plan_story(story, model=model, transition_model=between)
 
 
@@ -131,18 +130,18 @@ def _best_model(said: Progress) -> str:
     return name
 
 
-def _make(command: StoryCommand, plan: Plan, shots: KeptShots, target: Path, said: Progress) -> None:
+def _make(command: StoryCommand, plan: StoryPlan, shots: KeptShots, target: Path, said: Progress) -> None:
     from dynamicrafter.story.joining import film_metadata, is_made, join
-    from dynamicrafter.story.making import make_pieces, survey
+    from dynamicrafter.story.making import find_kept, make_clips
 
     began = time.monotonic()
-    progress = StoryProgress(plan, survey(plan, shots), watched=said.watched, quiet=command.quiet)
+    progress = StoryProgress(plan, find_kept(plan, shots), quiet=command.quiet)
 
-    def load(model: KnownModel) -> Animator:
+    def load(model: ModelDescription) -> Animator:
         return _loaded(model, plan, command, said)
 
     try:
-        records = make_pieces(plan, shots, load=load, watcher=progress)
+        records = make_clips(plan, shots, load=load, callbacks=progress)
         metadata = film_metadata(plan, records, crf=command.crf)
         if is_made(target, metadata):
             said.phase("The film is there already, and is what it would be now")
@@ -150,41 +149,36 @@ def _make(command: StoryCommand, plan: Plan, shots: KeptShots, target: Path, sai
         join(target, plan, shots, records, metadata=metadata, crf=command.crf, on_frame=progress.on_frame)
     except KeyboardInterrupt:
         raise Stopped(
-            f"stopped; {progress.num_there} of {len(plan.pieces)} clips are kept in {shots.folder.name}, and the same "
+            f"stopped; {progress.num_there} of {len(plan.clips)} clips are kept in {shots.folder.name}, and the same "
             f"command goes on from there"
         ) from None
     finally:
         progress.close()
-    said.phase(f"Made {progress.num_made} clips, kept {progress.num_kept}; {minutes(time.monotonic() - began)} in all")
+    said.phase(
+        f"Made {progress.num_made} clips, kept {progress.num_kept}; {time_in_words(time.monotonic() - began)} in all"
+    )
 
 
-def _loaded(model: KnownModel, plan: Plan, command: StoryCommand, said: Progress) -> Animator:
-    from dataclasses import replace
-
+def _loaded(model: ModelDescription, plan: StoryPlan, command: StoryCommand, said: Progress) -> Animator:
     from dynamicrafter.cli.make import load_animator
 
-    flags = command.model
-    if model is not plan.model:
-        flags = replace(flags, preset=None, lora=())
-    animator = load_animator(model.name, flags, said, quiet=command.quiet)
+    animator = load_animator(model.spec, said)
     animator.pipeline.set_progress_bar_config(disable=True)
     return animator
 
 
-def _summary(plan: Plan) -> str:
+def _summary(plan: StoryPlan) -> str:
     height, width = plan.size
     shots = len(plan.story.shots)
-    return (
-        f"{shots} shots, {plan.num_frames} frames, {minutes(float(plan.seconds))} at {plan.story.fps} frames a second, "
-        f"{width}×{height}"
-    )
+    length = f"{plan.num_frames} frames, {time_in_words(float(plan.seconds))} at {plan.story.fps} frames a second"
+    return f"{shots} shots, {length}, {width}×{height}"
 
 
-def _table(plan: Plan, shots: KeptShots) -> Iterator[str]:
+def _table(plan: StoryPlan, shots: KeptShots) -> Iterator[str]:
     """The plan as a person reads it."""
-    from dynamicrafter.story.making import survey
+    from dynamicrafter.story.making import find_kept
 
-    there = survey(plan, shots)
+    there = find_kept(plan, shots)
     yield one_line(_summary(plan))
     yield ""
     yield f"{'start':>8}  {'frames':>6}  {'what':<44}  state"
@@ -193,21 +187,21 @@ def _table(plan: Plan, shots: KeptShots) -> Iterator[str]:
         what, state = _described(part, there)
         yield f"{float(start / plan.story.fps):>7.2f}s  {part.num_frames:>6}  {one_line(what):<44}  {state}".rstrip()
         start += part.num_frames
-    making = [piece for piece in plan.pieces if piece.key not in there]
+    making = [piece for piece in plan.clips if piece.key not in there]
     yield ""
-    yield f"{len(plan.pieces) - len(making)} clips kept in {shots.folder.name}, {len(making)} to make"
+    yield f"{len(plan.clips) - len(making)} clips kept in {shots.folder.name}, {len(making)} to make"
 
 
-def _described(part: Play | Blend, there: Records) -> tuple[str, str]:
+def _described(part: Segment | Crossfade, there: Records) -> tuple[str, str]:
     from dynamicrafter.story.format import TitleCard
-    from dynamicrafter.story.plan import Blend
+    from dynamicrafter.story.plan import Crossfade
 
-    if isinstance(part, Blend):
+    if isinstance(part, Crossfade):
         return f"crossfade from {part.number} to {part.number + 1}", ""
-    footage = part.footage
-    if isinstance(footage, TitleCard):
-        return f"{part.number}. title {footage.look.text.splitlines()[0][:30]!r}", "drawn"
-    state = f"kept as {footage.folder}" if footage.key in there else "to make"
-    if footage.mode == "interpolate":
+    content = part.content
+    if isinstance(content, TitleCard):
+        return f"{part.number}. title {content.look.text.splitlines()[0][:30]!r}", "drawn"
+    state = f"kept as {content.folder}" if content.key in there else "to make"
+    if content.mode == "interpolate":
         return f"generated from {part.number} to {part.number + 1}", state
-    return f"{part.number}. {footage.prompt[:38]!r}", state
+    return f"{part.number}. {content.prompt[:38]!r}", state

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import Positional, UseAppendAction, arg
 
 from dynamicrafter.cli.commands import Switch
-from dynamicrafter.cli.console import Stopped, hush_libraries, hush_loading_bars, minutes, say
+from dynamicrafter.cli.console import Stopped, hide_loading_bars, say, silence_libraries, time_in_words
 from dynamicrafter.errors import InputError
 from dynamicrafter.training.config import TrainConfig, check
 from dynamicrafter.training.recipes import Recipe, build, get_recipe
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _RECIPES = "(default: the recipe's)"
 _PAUSE = 15.0  # seconds between two lines of progress where nobody watches
+_MEAN_OF = 100  # steps, whose mean loss is shown
 _BAR = "{desc} {n_fmt}/{total_fmt} |{bar}| {postfix}, {remaining} left"
 
 
@@ -42,8 +44,12 @@ class TrainFlags:
         Path | None, arg(aliases=["-o"], metavar="FOLDER", help_behavior_hint="(default: the recipe's name)")
     ] = None
     """Where checkpoints, losses and the model go; a run that is there goes on."""
+    photos: Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")] = None
+    """Pictures for from-scratch to move, beside the sample photos."""
     steps: Annotated[int | None, arg(help_behavior_hint=_RECIPES)] = None
     """How many steps to take."""
+    minutes: Annotated[float | None, arg(help_behavior_hint=_RECIPES)] = None
+    """How long to train, instead of how many steps."""
     lr: Annotated[float | None, arg(help_behavior_hint=_RECIPES)] = None
     """Learning rate."""
     optimizer: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_RECIPES)] = None
@@ -63,7 +69,7 @@ class TrainFlags:
     sharding: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_RECIPES)] = None
     """none, or fsdp2 to share weights, gradients and optimiser among the processes of a launch."""
     device: Annotated[str | None, arg(metavar="NAME", help_behavior_hint=_RECIPES)] = None
-    """auto or cpu."""
+    """auto, cpu or cuda."""
     seed: Annotated[int | None, arg(help_behavior_hint=_RECIPES)] = None
     """Of all that chance decides."""
     workers: Annotated[int | None, arg(help_behavior_hint=_RECIPES)] = None
@@ -93,7 +99,7 @@ class TrainCommand:
     """Train a model on clips of one's own: dynamicrafter train lora-512 --data clips/
 
     Recipes: finetune-256, finetune-512, finetune-1024, finetune-interp, lora-512, lora-1024, lora-interp,
-    finetune-bundled, lora-bundled, from-scratch-tiny. The same command again goes on where a stopped run was.
+    finetune-bundled, lora-bundled, from-scratch. The same command again goes on where a stopped run was.
     """
 
     recipe: Annotated[Positional[str], arg(metavar="RECIPE", help_behavior_hint="")]
@@ -132,8 +138,8 @@ def run(command: TrainCommand) -> None:
     if command.dry_run:
         _show_memory(config, command.memory)
         return
-    hush_libraries()
-    hush_loading_bars()
+    silence_libraries()
+    hide_loading_bars()
     if command.export is not None:
         print(_export(config, recipe, command.export))
         return
@@ -178,6 +184,7 @@ def _train(config: TrainConfig, recipe: Recipe) -> None:
     from dynamicrafter.training.loop import train
 
     progress = _Progress()
+    _say_from_where(config, progress)
     progress.say(f"Loading {config.model}…")
     pipeline = build(recipe.model, config)
     try:
@@ -194,6 +201,37 @@ def _train(config: TrainConfig, recipe: Recipe) -> None:
     if outcome.is_main:
         progress.say("Writing the model…")
         print(_export(config, recipe, None))
+        _compare(config, recipe, outcome.checkpoint, progress)
+
+
+def _say_from_where(config: TrainConfig, progress: _Progress) -> None:
+    """Tell a run that goes on from one that begins, and how the loss was going."""
+    from dynamicrafter.training import checkpoints
+    from dynamicrafter.training.history import LOSSES, read_losses
+    from dynamicrafter.training.loop import CHECKPOINTS
+
+    there = checkpoints.found(config.output / CHECKPOINTS)
+    if not there:
+        progress.say(f"A new run, in {config.output}")
+        return
+    done = checkpoints.step_of(there[-1])
+    if (config.output / LOSSES).is_file():
+        for line in read_losses(config.output):
+            if line["step"] <= done:
+                progress.mean.append(line["loss"])
+    mean = f", loss {progress.mean_text}" if progress.mean else ""
+    progress.say(f"Going on from {there[-1]}: {done} of {config.steps} steps are done{mean}")
+
+
+def _compare(config: TrainConfig, recipe: Recipe, checkpoint: Path, progress: _Progress) -> None:
+    from dynamicrafter.training.validation import can_compare, compare
+
+    if not can_compare(config):
+        return
+    progress.say("Making a clip with the model as it was and as it is…")
+    sheet = compare(config, checkpoint, pipeline=build(recipe.model, config), stream=build(recipe.clips, config))
+    subject = "the data’s first clip, then " if config.validation.image is None else ""
+    progress.say(f"{sheet}: from above, {subject}before and after training")
 
 
 def _export(config: TrainConfig, recipe: Recipe, target: Path | None) -> Path:
@@ -224,6 +262,13 @@ class _Progress:
         self._bar: Any = None
         self._said = self._began = 0.0
         self._first = 0
+        self.mean: deque[float] = deque(maxlen=_MEAN_OF)  # the last steps' losses
+
+    @property
+    def mean_text(self) -> str:
+        """The mean of the last losses; one step's says more of its noise level than of the model."""
+        count = len(self.mean)
+        return f"{sum(self.mean) / count:.4f} in the mean of {count} step{'s' * (count > 1)}"
 
     def say(self, text: str) -> None:
         if self._speaks:
@@ -232,18 +277,19 @@ class _Progress:
     def on_step(self, report: StepReport) -> None:
         """Called after each step."""
         now = time.monotonic()
+        self.mean.append(report.loss)
         if not self._began:  # the first step's pace is that of starting
             self._began, self._first = now, report.step
             return self.say(f"Step {report.step}/{report.steps}, loss {report.loss:.4f}")
         done = report.step - self._first
         pace = (now - self._began) / done
         rate = report.clips / report.step / pace
-        text = f"loss {report.loss:.4f}, {rate:.2f} samples/s"
+        text = f"loss {self.mean_text}, {rate:.2f} samples/s"
         if self._watched:
             self._draw(report, text)
         elif now - self._said >= _PAUSE or report.step == report.steps:
             self._said = now
-            left = minutes(pace * (report.steps - report.step))
+            left = time_in_words(pace * (report.steps - report.step))
             self.say(f"Step {report.step}/{report.steps}, {text}, {left} left")
         return None
 
@@ -261,6 +307,7 @@ class _Progress:
                 leave=False,
             )
             return
+        self._bar.total = report.steps
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(report.step - self._bar.n)
 

@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,11 @@ from dynamicrafter.data.motion_words import motion_by_rules
 from dynamicrafter.data.motions import Motion, parse_answer
 from dynamicrafter.data.records import clean
 from dynamicrafter.data.sources import CAPTION_COLUMNS, MOTION_COLUMNS, WEBVID_COLUMNS
-from dynamicrafter.data.tables import table_columns, table_rows
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file
+from dynamicrafter.files.json_files import json_line
+from dynamicrafter.files.locks import LOCK, locked
+from dynamicrafter.files.tables import table_columns, table_rows
 
 ASKED = 3  # times, before a caption is left without an answer
 _NO_ANSWER = ("", "", "")
@@ -99,7 +101,7 @@ def _answer_all(
     """Answer captions batch by batch; each batch is on the disk before the next is asked about."""
     while batch := list(islice(captions, annotator.batch)):
         motions = _answers(batch, annotator, report)
-        file.write("".join(_line(*pair) for pair in zip(batch, motions, strict=True)).encode())
+        file.write(b"".join(_line(*pair) for pair in zip(batch, motions, strict=True)))
         file.flush()
         os.fsync(file.fileno())
         report.rows += len(batch)
@@ -127,7 +129,7 @@ def _columns(source: Path, target: Path) -> tuple[tuple[str, ...], str]:
 
 
 def _captions(source: Path, column: str) -> Iterator[str]:
-    return (clean(row.cells[column]) for row in table_rows(source))
+    return (clean(row.cells.get(column, "")) for row in table_rows(source))
 
 
 def _answers(captions: Sequence[str], annotator: Annotator, report: AnnotateReport) -> list[Motion | None]:
@@ -154,9 +156,9 @@ def _answers(captions: Sequence[str], annotator: Annotator, report: AnnotateRepo
 @contextmanager
 def _opened_journal(path: Path, annotator: str) -> Generator[IO[bytes]]:
     """Open the journal for this run alone, begun by the same annotator, ending in a whole line."""
-    head = json.dumps({"annotator": annotator}).encode() + b"\n"
-    with path.open("a+b") as file:
-        _lock(file, path)
+    head = json_line({"annotator": annotator})
+    busy = f"{path} is being written by another run; wait for it."
+    with locked(path.with_name(f".{path.name}{LOCK}"), busy=busy), path.open("a+b") as file:
         file.seek(0)
         # A line without an end was cut off when a run was killed.
         num_lines, size = 0, 0
@@ -183,17 +185,6 @@ def _begun_by(head: bytes) -> str:
         return "another program"
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
-    """Keep a second run off where the system can; the lock ends with the process, however it ends."""
-    with suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{path} is being written by another run; wait for it.") from None
-
-
 def _check_done(file: IO[bytes], captions: Iterable[str], journal: Path) -> int:
     """How many rows the journal has, each of the caption that stands in the list."""
     done = 0
@@ -211,8 +202,8 @@ def _key(caption: str) -> str:
     return hashlib.sha256(caption.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _line(caption: str, motion: Motion | None) -> str:
-    return json.dumps({"key": _key(caption), "cells": _NO_ANSWER if motion is None else motion.cells()}) + "\n"
+def _line(caption: str, motion: Motion | None) -> bytes:
+    return json_line({"key": _key(caption), "cells": _NO_ANSWER if motion is None else motion.cells()})
 
 
 def _journaled(file: IO[bytes]) -> Iterator[tuple[str, tuple[str, str, str]]]:
@@ -236,6 +227,6 @@ def _write(
         writer = csv.writer(file, dialect="excel-tab" if path.suffix.lower() == ".tsv" else "excel")
         writer.writerow([*columns, *MOTION_COLUMNS])
         for row, (_, cells) in zip(table_rows(source), journaled, strict=True):
-            writer.writerow([*(row.cells[name] for name in columns), *cells])
+            writer.writerow([*(row.cells.get(name, "") for name in columns), *cells])
             unanswered += cells == _NO_ANSWER
     return unanswered

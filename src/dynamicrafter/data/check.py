@@ -17,7 +17,9 @@ from dynamicrafter.data.placement import Draws, place_frames
 from dynamicrafter.data.reader import ClipInfo, framed, opened_clip
 from dynamicrafter.data.records import ClipRecord, PackedRecords
 from dynamicrafter.data.sources import Source, Tally, find_source, read_records
+from dynamicrafter.data.suitability import RecipeReport
 from dynamicrafter.errors import InputError
+from dynamicrafter.presets import MotionControl
 
 _VIEWS = 3  # first, middle and last frame
 _THUMBNAIL_WIDTH = 192  # pixels
@@ -25,11 +27,11 @@ _AHEAD = 4  # clips waiting for each reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Looked:
+class ClipCheck:
     """One clip as it was found.
 
     problem: why it would be passed over; else info, size (height, width) as shown and, where asked for, thumbnails,
-    uint8 (3, h, w, 3).
+    uint8 (3, h, w, 3). remarks: what its frames are converted from, such as HDR.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Looked:
     info: ClipInfo | None = None
     size: tuple[int, int] = (0, 0)
     thumbnails: np.ndarray | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,7 +57,9 @@ class DataReport:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     rates: Counter[float] = field(default_factory=Counter)
     strides: Counter[int] = field(default_factory=Counter)
+    converted: Counter[str] = field(default_factory=Counter)
     sheet: list[tuple[str, np.ndarray]] = field(default_factory=list)
+    recipe: RecipeReport | None = None
 
     @property
     def usable(self) -> int:
@@ -78,7 +83,9 @@ class DataReport:
             "frames": spread(self.frames),
             "sizes": {f"{width}x{height}": count for (height, width), count in self.sizes.most_common()},
             "frames_per_second": {f"{rate:g}": count for rate, count in self.rates.most_common()},
+            "converted": dict(self.converted.most_common()),
             "largest_stride": {str(stride): count for stride, count in sorted(self.strides.items())},
+            **({} if self.recipe is None else {"recipe": self.recipe.as_json()}),
         }
 
 
@@ -95,6 +102,7 @@ def check_data(
     limit: int | None = None,
     workers: int | None = None,
     sheet_clips: int = 0,
+    motion: MotionControl | None = None,
     on_clip: Callable[[int, int], None] | None = None,
 ) -> DataReport:
     """Look at a source's clips: open each, and decode its first, middle and last frame.
@@ -103,6 +111,7 @@ def check_data(
         limit: look at no more than so many, spread evenly over the list.
         workers: clips looked at side by side; None for as many as there are cores.
         sheet_clips: keep thumbnails of so many usable clips, spread evenly.
+        motion: the motion numbers that a recipe's model knows; then each usable clip is judged for that recipe.
         on_clip: called with clips done and clips in all.
 
     Raises:
@@ -116,9 +125,10 @@ def check_data(
     chosen = _spread_over(len(records), limit or len(records))
     pictured = {chosen[place] for place in _spread_over(len(chosen), sheet_clips)} if sheet_clips else set()
     report = DataReport(source=source, tally=tally, clips=len(records))
+    report.recipe = None if motion is None else RecipeReport(config=config, motion=motion)
     jobs = ((records[index], index in pictured) for index in chosen)
-    for record, looked in _side_by_side(jobs, config, workers or os.cpu_count() or 1):
-        _count(report, record, looked, config)
+    for record, checked in _side_by_side(jobs, config, workers or os.cpu_count() or 1):
+        _count(report, record, checked, config)
         if on_clip is not None:
             on_clip(report.looked_at, len(chosen))
     return report
@@ -131,14 +141,14 @@ def _spread_over(count: int, wanted: int) -> list[int]:
 
 def _side_by_side(
     jobs: Iterator[tuple[ClipRecord, bool]], config: DataConfig, workers: int
-) -> Iterator[tuple[ClipRecord, Looked]]:
+) -> Iterator[tuple[ClipRecord, ClipCheck]]:
     """Look at clips in threads, as libav lets go of Python's lock, and give them in order; few wait at a time."""
-    waiting: list[tuple[ClipRecord, Future[Looked]]] = []
+    waiting: list[tuple[ClipRecord, Future[ClipCheck]]] = []
     pool = ThreadPoolExecutor(workers)
     try:
         while True:
             for record, pictured in islice(jobs, workers * _AHEAD - len(waiting)):
-                waiting.append((record, pool.submit(look_at, record, config, pictured=pictured)))
+                waiting.append((record, pool.submit(check_clip, record, config, pictured=pictured)))
             if not waiting:
                 return
             record, future = waiting.pop(0)
@@ -147,7 +157,7 @@ def _side_by_side(
         pool.shutdown(cancel_futures=True)
 
 
-def look_at(record: ClipRecord, config: DataConfig, *, pictured: bool = False) -> Looked:
+def check_clip(record: ClipRecord, config: DataConfig, *, pictured: bool = False) -> ClipCheck:
     """Find out whether a clip can be used; damage between its first, middle and last frame stays unseen."""
     height, width = config.size
     thumbnail = framed((max(1, round(_THUMBNAIL_WIDTH * height / width)), _THUMBNAIL_WIDTH))
@@ -166,25 +176,30 @@ def look_at(record: ClipRecord, config: DataConfig, *, pictured: bool = False) -
                 clip.pick([view], lambda pixels: (pixels.shape[:2], thumbnail(pixels) if pictured else None))[0]
                 for view in views
             ]
+            remarks = tuple(clip.remarks)
     except InputError as error:
-        return Looked(key=record.key, problem=str(error).removeprefix(f"{record.path} "))
+        return ClipCheck(key=record.key, problem=str(error).removeprefix(f"{record.path} "))
     pictures = [picture for _, picture in seen if picture is not None]
     height, width = seen[0][0]
-    return Looked(key=record.key, info=info, size=(height, width), thumbnails=np.stack(pictures) if pictures else None)
+    thumbnails = np.stack(pictures) if pictures else None
+    return ClipCheck(key=record.key, info=info, size=(height, width), thumbnails=thumbnails, remarks=remarks)
 
 
-def _count(report: DataReport, record: ClipRecord, looked: Looked, config: DataConfig) -> None:
+def _count(report: DataReport, record: ClipRecord, checked: ClipCheck, config: DataConfig) -> None:
     report.looked_at += 1
-    if looked.info is None:
-        report.problems[looked.key] = looked.problem or ""
+    if checked.info is None:
+        report.problems[checked.key] = checked.problem or ""
         return
-    info = looked.info
+    info = checked.info
     report.motion_captions += record.motion_caption is not None
     report.seconds.append(info.seconds)
     report.frames.append(info.num_frames)
-    report.sizes[looked.size] += 1
+    report.sizes[checked.size] += 1
+    report.converted.update(checked.remarks)
     report.rates[round(float(info.fps), 2)] += 1
     fits = (info.num_frames - 1) // max(config.num_frames - 1, 1)
     report.strides[min(fits, config.max_stride) if config.num_frames > 1 else config.max_stride] += 1
-    if looked.thumbnails is not None:
-        report.sheet.append((looked.key, looked.thumbnails))
+    if report.recipe is not None:
+        report.recipe.add(checked.key, num_frames=info.num_frames, fps=info.fps, size=checked.size)
+    if checked.thumbnails is not None:
+        report.sheet.append((checked.key, checked.thumbnails))

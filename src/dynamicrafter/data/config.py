@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import NUM_FRAMES
+from dynamicrafter.schema import FrameSize
 
 SourceKind = Literal["auto", "webvid", "table", "folder"]
 Captions = Literal["required", "optional"]
@@ -29,7 +30,7 @@ class DataConfig:
     """Folder that the list's paths start from and stay in; without it, the list's own folder."""
     captions: Captions = "required"
     """Whether every clip must have a caption; where optional, one without is trained on with an empty text."""
-    size: tuple[int, int] = (320, 512)
+    size: Annotated[tuple[int, int], FrameSize()] = (320, 512)
     """Height and width in pixels; clips are scaled to cover it and cropped at the centre."""
     num_frames: int = NUM_FRAMES
     """Frames of a sample."""

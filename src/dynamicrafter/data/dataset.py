@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +22,8 @@ from dynamicrafter.data.reader import framed, opened_clip
 from dynamicrafter.data.records import ClipRecord, PackedRecords
 from dynamicrafter.data.sources import find_source, read_records
 from dynamicrafter.data.stream import Sample
-from dynamicrafter.errors import InputError, OutputError
+from dynamicrafter.errors import InputError
+from dynamicrafter.files.json_files import append_json_line, read_json_lines
 
 MOST_TRIES = 10_000  # clips in a row; so many bad ones are a folder that isn't there, not bad luck
 
@@ -117,10 +116,9 @@ class ClipDataset:
             if not placed:
                 self._unusable.add(index)
             raise
-        retold = record.motion_caption is not None and draws.caption < config.motion_caption_probability
         return Sample(
             pixels=torch.from_numpy(np.ascontiguousarray(np.stack(frames).transpose(3, 0, 1, 2))),
-            caption=(record.motion_caption or "") if retold else record.caption,
+            caption=_caption(record, draws.caption, config.motion_caption_probability),
             motion=motion_number(fps, placement.stride, self._unit),
             key=record.key,
         )
@@ -130,23 +128,19 @@ class ClipDataset:
             return
         self._skipped[record.key] = reason
         if self._config.report is not None:
-            _append(self._config.report, {"clip": record.key, "reason": reason})
+            append_json_line(self._config.report, {"clip": record.key, "reason": reason})
+
+
+def _caption(record: ClipRecord, drawn: float, motion_probability: float) -> str:
+    """The text that a draw, uniform in [0, 1), gives a clip: that of its motion, or one of its captions."""
+    retold = 0.0 if record.motion_caption is None else motion_probability
+    if record.motion_caption is not None and drawn < retold:
+        return record.motion_caption
+    captions = (record.caption, *record.other_captions)
+    return captions[int((drawn - retold) / (1 - retold) * len(captions))]
 
 
 def read_report(path: Path) -> dict[str, str]:
     """Clips that a run passed over, and why, each once, however many processes met it."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return {entry["clip"]: entry["reason"] for entry in map(json.loads, lines)}
-
-
-def _append(path: Path, entry: dict[str, str]) -> None:
-    """Add a line in one piece, which processes may do at once."""
-    line = json.dumps(entry) + "\n"
-    try:
-        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            os.write(number, line.encode())
-        finally:
-            os.close(number)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); choose another data.report.") from error
+    entries, _ = read_json_lines(path, remedy="delete the file")
+    return {entry["clip"]: entry["reason"] for _, entry in entries}

@@ -18,8 +18,10 @@ import numpy as np
 from PIL import Image
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import as_stored
 from dynamicrafter.media.completeness import is_cut_short
-from dynamicrafter.media.decoders import decode, kind_of, opened_safely, opened_video, upright_rgb
+from dynamicrafter.media.decoders import decode, kind_of, opened_safely, opened_video
+from dynamicrafter.media.frames import FrameReader, first_video
 from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import MAX_PIXELS
 
@@ -33,6 +35,7 @@ Prepare = Callable[[np.ndarray], T]
 _RATES = (Fraction(1, 10), Fraction(240))  # frames per second; beyond, a header names the ticks of its clock
 _SHOWN_ON = Fraction(3, 2)  # frames for which the last one may stand in where a file's length is rounded
 _EARLIER = (0, 2, 10)  # seconds by which to seek before a frame; what comes out too late is tried from further back
+_ESTIMATED = ("mpeg",)  # containers whose length libav guesses
 _LATE_BEGIN = 2  # frames that a stream may need to its first whole one, as after a cut without re-encoding
 
 
@@ -53,6 +56,11 @@ class OpenClip(Protocol):
 
     @property
     def info(self) -> ClipInfo: ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What the frames read so far were converted from, such as HDR."""
+        ...
 
     def pick(self, slots: Sequence[int], prepare: Prepare[T]) -> list[T]:
         """Read frames.
@@ -81,6 +89,7 @@ def opened_clip(path: Path) -> Generator[OpenClip]:
 
 
 def _open(path: Path, stack: ExitStack) -> OpenClip:
+    path = as_stored(path)
     kind = kind_of(path)
     if kind != "video":
         decoded = decode(path, kind)
@@ -100,6 +109,7 @@ def framed(size: tuple[int, int]) -> Prepare[np.ndarray]:
 class _Frames:
     frames: np.ndarray
     info: ClipInfo
+    remarks: Sequence[str] = ()
 
     def pick(self, slots: Sequence[int], prepare: Prepare[T]) -> list[T]:
         return [prepare(self.frames[slot]) for slot in slots]
@@ -108,7 +118,8 @@ class _Frames:
 class _Video:
     def __init__(self, path: Path, container: InputContainer) -> None:
         self._path, self._container = path, container
-        self._stream = container.streams.video[0]
+        self._stream = first_video(container, path)
+        self._reader = FrameReader(self._stream, path)
         # Readers run side by side already, and threads of the decoder's would read ahead.
         self._stream.codec_context.thread_count = 1
         if self._stream.time_base is None:
@@ -116,6 +127,10 @@ class _Video:
         self._tick = Fraction(self._stream.time_base)
         self._begin = (self._stream.start_time or 0) * self._tick
         self.info = self._measure()
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return tuple(self._reader.remarks)
 
     def _measure(self) -> ClipInfo:
         stream, container = self._stream, self._container
@@ -126,10 +141,11 @@ class _Video:
                 raise InputError(f"{self._path} does not say its frames per second.")
             self._begin = times[0]
             return ClipInfo((len(times) - 1) / (times[-1] - times[0]), len(times))
-        if stream.duration is not None:
+        if stream.duration is not None and container.format.name not in _ESTIMATED:
             seconds = stream.duration * self._tick
-        else:  # what the container says is the sound's length where that is longer
-            near_end = list(self._packet_times(Fraction(container.duration, 1_000_000)))
+        else:  # what the container says is the sound's length where that is longer, or a guess
+            end = Fraction((container.start_time or 0) + container.duration, 1_000_000)
+            near_end = list(self._packet_times(end))
             last = max(near_end or self._packet_times(self._begin - 1), default=self._begin)
             seconds = last - self._begin + 1 / fps
         return ClipInfo(fps, max(1, round(seconds * fps)))
@@ -194,7 +210,7 @@ class _Video:
     def _timed(self) -> Iterator[tuple[VideoFrame, Fraction]]:
         """Decode on from here: frames and when they show; MPEG stamps only some, and the others follow at the rate."""
         time: Fraction | None = None
-        for frame in _decoded(self._container, self._stream):
+        for frame in self._reader.progressive(_decoded(self._container, self._stream)):
             if frame.pts is not None:
                 time = frame.pts * self._tick
             elif time is not None:
@@ -205,7 +221,7 @@ class _Video:
     def _upright(self, frame: VideoFrame) -> np.ndarray:
         if frame.width * frame.height > MAX_PIXELS:
             raise InputError(f"{self._path} has frames of {frame.width}×{frame.height} pixels; scale it down first.")
-        return upright_rgb(frame)
+        return self._reader.rgb(frame)
 
 
 def _decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

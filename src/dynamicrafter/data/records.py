@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-_ABSENT, _BREAK = "\x01", "\x00"  # neither stands in a record: see `clean`
+_ABSENT, _BREAK, _OR = "\x01", "\x00", "\x03"  # none of them stands in a record: see `clean`
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,15 @@ class ClipRecord:
     """One clip of a source.
 
     path: the file. caption: its text, may be empty. key: its path under the source's root, to name it by.
-    motion_caption: the part of the caption that tells the motion, where the source has it.
+    motion_caption: the part of the caption that tells the motion, where the source has it. other_captions: texts that
+    may stand in for the caption, each as often as the caption itself.
     """
 
     path: Path
     caption: str
     key: str
     motion_caption: str | None = None
+    other_captions: tuple[str, ...] = ()
 
 
 class PackedRecords:
@@ -39,7 +41,8 @@ class PackedRecords:
         content, ends = bytearray(), array("q", [0])
         for record in records:
             motion = _ABSENT if record.motion_caption is None else record.motion_caption
-            content += _BREAK.join((record.key, record.caption, motion)).encode(errors="surrogatepass")
+            captions = _OR.join((record.caption, *record.other_captions))
+            content += _BREAK.join((record.key, captions, motion)).encode(errors="surrogatepass")
             ends.append(len(content))
         self._content = np.frombuffer(content, np.uint8)
         self._ends = np.frombuffer(ends, np.int64)
@@ -51,8 +54,9 @@ class PackedRecords:
         if not 0 <= index < len(self):
             raise IndexError(index)
         content = self._content[self._ends[index] : self._ends[index + 1]].tobytes()
-        key, caption, motion = content.decode(errors="surrogatepass").split(_BREAK)
-        return ClipRecord(self._root / key, caption, key, None if motion == _ABSENT else motion)
+        key, captions, motion = content.decode(errors="surrogatepass").split(_BREAK)
+        caption, *others = captions.split(_OR)
+        return ClipRecord(self._root / key, caption, key, None if motion == _ABSENT else motion, tuple(others))
 
 
 def clean(text: str) -> str:

@@ -15,13 +15,14 @@ from typing import Literal
 
 from dynamicrafter.data.config import DataConfig
 from dynamicrafter.data.records import ClipRecord, clean
-from dynamicrafter.data.tables import Row, table_columns, table_rows
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import composed, listed_path
+from dynamicrafter.files.tables import FILE_HEADINGS, TEXT_HEADINGS, TableRow, table_columns, table_rows
 
 WEBVID_COLUMNS = ("videoid", "page_dir", "name")
 MOTION_COLUMNS = ("dynamic_confidence", "dynamic_wording", "dynamic_source_category")
-PATH_COLUMNS = ("path", "file", "video", "file_name", "video_path")  # the first that is there
-CAPTION_COLUMNS = ("caption", "text", "prompt")
+PATH_COLUMNS = ("path", "file", "video", *FILE_HEADINGS[2:], "video_path")  # the first that is there
+CAPTION_COLUMNS = TEXT_HEADINGS
 VIDEO_SUFFIXES = frozenset(
     f".{name}" for name in ("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv", "3gp", "mpg", "mpeg", "ts", "mts", "m2ts")
 ) | {".gif", ".webp", ".npy"}
@@ -134,23 +135,37 @@ def _table_records(source: Source, config: DataConfig, tally: Tally) -> Iterator
         if not _passes(row, config.min_confidence, sources, tally, where):
             continue
         if source.kind == "webvid":
-            named = f"videos/{_cell(row, 'page_dir', where)}/{_cell(row, 'videoid', where)}.mp4"
-            caption = row.cells.get("name", "")
+            video = _cell(row, "videoid", where).removesuffix(".0")  # as pandas writes it where a cell is blank
+            named, captions = f"videos/{_cell(row, 'page_dir', where)}/{video}.mp4", _captions(row, "name")
         else:
-            named, caption = _cell(row, path_column, where), row.cells.get(caption_column, "")
+            named, captions = _cell(row, path_column, where), _captions(row, caption_column)
         key = _key(named, source.root, where)
-        motion = clean(row.cells.get("dynamic_wording", "")) or None
-        yield f"line {row.line}", ClipRecord(source.root / key, clean(caption), key, motion)
+        motion = clean(_text(row, "dynamic_wording")) or None
+        yield f"line {row.line}", ClipRecord(source.root / key, captions[0], key, motion, captions[1:])
 
 
-def _cell(row: Row, column: str, where: str) -> str:
-    value = row.cells.get(column, "").strip()
+def _cell(row: TableRow, column: str, where: str) -> str:
+    value = _text(row, column)
     if not value:
         raise InputError(f"{where} has no {column}; fill it in or delete the line.")
     return value
 
 
-def _passes(row: Row, least: float | None, sources: set[str] | None, tally: Tally, where: str) -> bool:
+def _text(row: TableRow, column: str) -> str:
+    """A cell as text; empty where there is none, or where JSON has a list or the like."""
+    value = row.cells.get(column, "")
+    return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def _captions(row: TableRow, column: str) -> tuple[str, ...]:
+    """A clip's captions, of which JSON may have a list; an empty one where there is none."""
+    value = row.cells.get(column)
+    if not isinstance(value, list):
+        return (clean(_text(row, column)),)
+    return tuple(text for item in value if isinstance(item, str) and (text := clean(item))) or ("",)
+
+
+def _passes(row: TableRow, least: float | None, sources: set[str] | None, tally: Tally, where: str) -> bool:
     confidence = _confidence(row, where)
     if confidence is not None:
         tally.least_confidence = min(tally.least_confidence, confidence)
@@ -158,27 +173,31 @@ def _passes(row: Row, least: float | None, sources: set[str] | None, tally: Tall
     if least is not None and (confidence is None or confidence < least):
         tally.unsure += 1
         return False
-    if sources is not None and row.cells.get("dynamic_source_category", "").strip().lower() not in sources:
+    if sources is not None and _text(row, "dynamic_source_category").lower() not in sources:
         tally.other_sources += 1
         return False
     return True
 
 
-def _confidence(row: Row, where: str) -> float | None:
-    text = row.cells.get("dynamic_confidence", "").strip()
+def _confidence(row: TableRow, where: str) -> float | None:
+    text = _text(row, "dynamic_confidence")
     if not text:
         return None
     try:
         value = float(text)
     except ValueError:
-        raise InputError(f"{where}: dynamic_confidence must be a number, got {text[:40]!r}; mend the line.") from None
-    return None if math.isnan(value) else value
+        value = math.nan
+    if math.isnan(value):
+        raise InputError(f"{where}: dynamic_confidence must be a number, got {text[:40]!r}; mend the line.")
+    return value
 
 
 def _key(named: str, root: Path, where: str) -> str:
     """The path relative to the root, refused where its words lead elsewhere."""
-    if "\0" in named:
-        raise InputError(f"{where}: a path must not hold a NUL character; mend the line.")
+    try:
+        named = listed_path(named, root)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     if os.path.isabs(named):  # noqa: PTH117 a million times, for which Path is slow
         named = os.path.relpath(named, root)
     key = os.path.normpath(named)
@@ -190,25 +209,24 @@ def _key(named: str, root: Path, where: str) -> str:
 def _folder_records(root: Path) -> Iterator[tuple[str, ClipRecord]]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        texts = {composed(Path(name).stem): name for name in sorted(files) if name.lower().endswith(".txt")}
         for name in sorted(files):
             path = Path(folder, name)
             if path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith("."):
                 key = str(path.relative_to(root))
-                yield key, ClipRecord(path, _caption_beside(path), key)
+                beside = texts.get(composed(path.stem))
+                yield key, ClipRecord(path, "" if beside is None else _caption_in(Path(folder, beside)), key)
 
 
-def _caption_beside(path: Path) -> str:
-    """The text of a.txt for a.mp4; empty where there is none."""
-    beside = path.with_suffix(".txt")
+def _caption_in(path: Path) -> str:
+    """The text of a file beside a clip."""
     try:
-        with beside.open("rb") as file:
+        with path.open("rb") as file:
             content = file.read(_LONGEST_CAPTION_FILE + 1)
         if len(content) > _LONGEST_CAPTION_FILE:
-            raise InputError(f"{beside} is longer than {_LONGEST_CAPTION_FILE} bytes, too long for a caption; cut it.")
+            raise InputError(f"{path} is longer than {_LONGEST_CAPTION_FILE} bytes, too long for a caption; cut it.")
         return clean(content.decode("utf-8-sig"))
-    except FileNotFoundError:
-        return ""
     except UnicodeDecodeError:
-        raise InputError(f"{beside} is no UTF-8 text; save it as UTF-8.") from None
+        raise InputError(f"{path} is no UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
-        raise InputError(f"{beside} cannot be read ({error.strerror}); change its permissions.") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}); change its permissions.") from None

@@ -18,7 +18,8 @@ class Sample:
 
     pixels: (3, f, h, w), uint8. caption: the text to condition on. motion: the motion number, in the preset's unit.
     key: what to call the clip in a report, such as its file. between_ends: whether it can only be told from its first
-    and its last frame together.
+    and its last frame together. looks: where each frame finds its content in the first one and in the last one, where
+    that is known: (2, f, 2, h/8, w/8), pixels to the right and down, float32.
     """
 
     pixels: Tensor
@@ -26,6 +27,7 @@ class Sample:
     motion: float
     key: str
     between_ends: bool = False
+    looks: Tensor | None = None
 
 
 class ClipStream(Protocol):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.evaluation.carriage import Carried, measure_carried
 from dynamicrafter.evaluation.closure import loop_closure, window_seam
 from dynamicrafter.evaluation.fidelity import Fidelity, compare
 from dynamicrafter.evaluation.flicker import LightChange, flicker, light_change
@@ -60,7 +61,7 @@ class ClipReport:
 
     found: the camera motion seen. right: whether it is the one expected. speed: along the expected direction, else the
     one found, as a ratio to nominal. jump: from the first frame, where it has a picture. closure: of what loops. seam:
-    of clips that were made in windows over time.
+    of clips that were made in windows over time. carried: of pans from a picture, some frames laid over it.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ClipReport:
     closure: float | None = None
     seam: float | None = None
     joints: Joints | None = None
+    carried: tuple[Carried, ...] = ()
     text_similarity: float | None = None
     image_similarity: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -131,6 +133,7 @@ def evaluate_clip(
             if picture.shape != frame.shape:
                 raise InputError(f"{name} picture of {question.name} must be {width}x{height}, got {picture.shape}.")
             seen[name] = compare(frame, picture, None if reconstruct is None else reconstruct(picture))
+    seen["carried"] = _laid_over(frames, question)
     if towers is not None:
         from dynamicrafter.evaluation.similarity import measure_similarity
 
@@ -148,6 +151,12 @@ def evaluate_clip(
         details=dict(details or {}),
         **seen,
     )
+
+
+def _laid_over(frames: np.ndarray, question: Question) -> tuple[Carried, ...]:
+    if question.picture is None or not (question.expected or "").startswith("pan"):
+        return ()
+    return measure_carried(frames, question.picture)
 
 
 def _moved(frames: np.ndarray, question: Question) -> dict[str, Any]:
@@ -185,6 +194,11 @@ def _local(name: str) -> Callable[[ClipReport], float | None]:
     return lambda report: getattr(report.local, name, None)
 
 
+def _carried(name: str) -> Callable[[ClipReport], float | None]:
+    """Of the last frame that was laid over the picture, which has gone furthest."""
+    return lambda report: getattr(report.carried[-1], name) if report.carried else None
+
+
 COLUMNS: dict[str, _Column] = {
     "right": _Column("right", lambda report: None if report.right is None else float(report.right), 2),
     "speed": _Column("speed", lambda report: report.speed, 2),
@@ -193,6 +207,8 @@ COLUMNS: dict[str, _Column] = {
     "first_ssim": _Column("SSIM", _fidelity("first", "ssim"), 3),
     "last_psnr": _Column("last dB", _fidelity("last", "psnr"), 1),
     "last_loss": _Column("last loss", _fidelity("last", "loss"), 2),
+    "carried_psnr": _Column("carried dB", _carried("psnr"), 1),
+    "carried_energy": _Column("energy", _carried("energy"), 2),
     "flicker": _Column("flicker", lambda report: report.flicker, 2),
     "jump": _Column("jump", lambda report: report.jump, 2),
     "joint_pace": _Column("pace", _joints("pace"), 2),

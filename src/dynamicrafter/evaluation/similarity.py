@@ -27,7 +27,7 @@ from dynamicrafter.errors import CheckpointError
 from dynamicrafter.evaluation.frames import check_clip
 from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.media.framing import to_tensor
-from dynamicrafter.presets import get_preset
+from dynamicrafter.presets import USUAL_PRESET, get_preset
 from dynamicrafter.text.tokenizer import tokenize
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def towers_of(source: TensorSource, *, name: str, device: str = "cpu") -> ClipTo
             f"published checkpoint, or a pruned one with --encoders."
         )
     architecture = replace(architecture, text=architecture.text | {"num_hidden_layers": depth})
-    preset = get_preset("512")  # the towers are the same for all
+    preset = get_preset(USUAL_PRESET)  # the towers are the same for all
     dtype = torch.float32 if device == "cpu" else None
     built = {}
     for component in ("text_encoder", "image_encoder"):

@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.evaluation.carriage import Carried
 from dynamicrafter.evaluation.cases import Case, motion_of
 from dynamicrafter.evaluation.fidelity import reconstruct
 from dynamicrafter.evaluation.motion import CameraMotion, NominalMotion
 from dynamicrafter.evaluation.report import ClipReport, Question, as_json, evaluate_clip, means
 
+_KEPT = ("psnr", "energy")
 _MONOTONE = {True: "; monotone", False: "; not monotone", None: ""}
 
 
@@ -115,7 +117,8 @@ def summarise(reports: Sequence[ClipReport]) -> dict[str, Any]:
         direction: share of right ones by kind and by family (pan, zoom, rotate, still). speed: for each kind, by motion
         number, the mean ratio to nominal (`ratio`) and the mean size of the motion per frame (`size`), and whether the
         sizes rise and fall with the number as nominal does (`monotone`; None with one number). autoencoder_psnr,
-        first_loss: dB. flicker: grey levels. loop_closure: ratio. interpolation: first_loss and last_loss, dB.
+        first_loss: dB. carried: for each frame of pans that was laid over the picture, psnr in dB and energy, a ratio.
+        flicker: grey levels. loop_closure: ratio. interpolation: first_loss and last_loss, dB.
         seconds: mean and largest. peak_bytes: the most memory that this process has held so far; None where the system
         doesn't say.
     """
@@ -130,6 +133,7 @@ def summarise(reports: Sequence[ClipReport]) -> dict[str, Any]:
         "speed": {kind: _speeds(members) for kind, members in _moving(animated).items()},
         "autoencoder_psnr": float(np.mean(known)) if known else None,
         "first_loss": means(animated).get("first_loss"),
+        "carried": _carried(animated),
         "flicker": means(animated).get("flicker"),
         "loop_closure": means(report for report in reports if report.mode == "loop").get("closure"),
         "interpolation": {key: interpolated.get(key) for key in ("first_loss", "last_loss")},
@@ -144,6 +148,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     for kind, found in summary["speed"].items():
         ratios = ", ".join(f"{ratio:.2f} at motion {number}" for number, ratio in found["ratio"].items())
         lines.append(f"speed of nominal  {kind:<24} {ratios}{_MONOTONE[found['monotone']]}")
+    for number, kept in summary["carried"].items():
+        lines.append(f"carried in pans   frame {number:<18} {kept['psnr']:.1f} dB, {kept['energy']:.2f} as sharp")
     for title, value, unit in (
         ("autoencoder", summary["autoencoder_psnr"], "dB"),
         ("first frame, below the autoencoder", summary["first_loss"], "dB"),
@@ -181,6 +187,17 @@ def _accuracy(reports: Iterable[ClipReport]) -> dict[str, float]:
                 judged.setdefault(name, []).append(report.right)
     ordered = sorted(judged, key=lambda name: (not name.endswith("(all)"), name))
     return {name: float(np.mean(judged[name])) for name in ordered}
+
+
+def _carried(reports: Iterable[ClipReport]) -> dict[str, dict[str, float]]:
+    """Means over pans of what their frames kept of the picture, by frame number."""
+    by_frame: dict[int, list[Carried]] = {}
+    for carried in (each for report in reports for each in report.carried):
+        by_frame.setdefault(carried.frame, []).append(carried)
+    return {
+        str(number): {name: float(np.mean([getattr(each, name) for each in by_frame[number]])) for name in _KEPT}
+        for number in sorted(by_frame)
+    }
 
 
 def _moving(reports: Iterable[ClipReport]) -> dict[str, list[ClipReport]]:

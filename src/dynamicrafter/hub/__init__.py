@@ -24,7 +24,7 @@ from dynamicrafter.hub.folders import (
     only_model,
     shortened,
 )
-from dynamicrafter.hub.names import WEIGHTS, preset_from_filename, preset_of_repository
+from dynamicrafter.hub.names import SEEDED, WEIGHTS, preset_from_filename, preset_of_repository
 from dynamicrafter.hub.remote import (
     cached,
     cached_snapshot,
@@ -34,6 +34,7 @@ from dynamicrafter.hub.remote import (
     remote_files,
     unfinished_bytes,
 )
+from dynamicrafter.modes import Mode
 from dynamicrafter.presets import (
     BUNDLED,
     ENCODER_REPO,
@@ -53,16 +54,12 @@ ENCODER_FILES = (
     "open_clip_pytorch_model.bin",
     "model.safetensors",
 )
-_BEST: dict[str, tuple[str, ...]] = {
-    "animate": ("1024", "512", "256"),
-    "interpolate": ("512_interp",),
-    "loop": ("512_interp",),
-}
-
 __all__ = [
+    "BUNDLED_FOLDER",
     "ENCODERS_GB",
     "MODELS_VARIABLE",
     "OFFICIAL_GB",
+    "SEEDED",
     "LocalModel",
     "arrived",
     "best_local",
@@ -128,14 +125,26 @@ def find_local(name: str) -> LocalModel | None:
     return LocalModel(path=paths[0], kind="file", preset=preset.name) if paths else None
 
 
-def best_local(task: Literal["animate", "interpolate", "loop"]) -> LocalModel:
-    """The largest trained model on this machine that was made for a task; where there is none, the package's own.
+def best_local(mode: Mode) -> LocalModel:
+    """The largest trained model on this machine that was made for a mode; where there is none, the package's own.
 
     Raises:
         InputError: DYNAMICRAFTER_MODELS names no folder.
+        ModelNotFoundError: none is there, and the package's own was not made for that mode.
     """
-    found = (model for name in _BEST[task] if (model := find_local(name)) is not None)
-    return next(found, None) or LocalModel(path=BUNDLED_FOLDER, kind="folder", preset=BUNDLED.name)
+    made_for_it = [preset for preset in PRESETS.values() if mode in preset.modes]
+    largest_first = sorted(made_for_it, key=lambda preset: -preset.height * preset.width)
+    found = (model for preset in largest_first if (model := find_local(preset.name)) is not None)
+    best = next(found, None)
+    if best is not None:
+        return best
+    if mode in BUNDLED.modes:
+        return LocalModel(path=BUNDLED_FOLDER, kind="folder", preset=BUNDLED.name)
+    names = [preset.called for preset in made_for_it]
+    raise ModelNotFoundError(
+        f"no model for mode {mode} is on this machine ({', '.join(names)}); fetch one: dynamicrafter download "
+        f"{names[0]}."
+    )
 
 
 def download(name: str, *, source: Literal["official", "pruned"] = "official") -> Path:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from dynamicrafter.errors import InputError, ModelNotFoundError
 from dynamicrafter.hub.names import WEIGHTS, preset_from_filename
-from dynamicrafter.presets import BUNDLED, PRESETS
+from dynamicrafter.presets import BUNDLED, every_preset
 
 MODELS_VARIABLE = "DYNAMICRAFTER_MODELS"
 PIPELINE_INDEX = "model_index.json"  # diffusers' table of a pipeline's components
 USUAL_FILES = ("model.ckpt", "model.safetensors")
-BUNDLED_FOLDER = Path(__file__).parents[1] / "bundled"
+BUNDLED_FOLDER = Path(__file__).parents[1] / BUNDLED.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ def shortened(names: Iterable[str]) -> str:
 def _preset_of_pipeline(folder: Path) -> str | None:
     said = _read_json(folder / PIPELINE_INDEX).get("preset")
     name = said.get("name") if isinstance(said, dict) else None
-    known = {*PRESETS, BUNDLED.name}
+    known = {preset.name for preset in every_preset()}
     return name if isinstance(name, str) and name in known else preset_from_filename(folder.absolute())
 
 

@@ -50,9 +50,24 @@ def preset_of_repository(repo: str, file: str) -> str | None:
 
 def _sizes(name: str) -> set[str]:
     """The presets' sizes that a name has as words of their own: 320x512 is 512; steps and epochs don't count."""
+    known = {name: _words(name) for name in _told_by_name()}
+    numbers = {word for words in known.values() for word in words if word.isdecimal()}
     words = _COUNTS.sub(" ", name.lower()).replace("crafter", "crafter ")
-    found = re.findall(r"(?<![a-z0-9])(?:\d{3,4}x)?(256|512|1024)(?:x\d{3,4})?(?![a-z0-9])", words)
-    return set(found) or ({"512"} if "interp" in words else set())
+    found = re.findall(rf"(?<![a-z0-9])(?:\d{{3,4}}x)?({'|'.join(sorted(numbers))})(?:x\d{{3,4}})?(?![a-z0-9])", words)
+    if found:
+        return set(found)
+    kinds = _kinds(name)
+    return {word for words in known.values() if kinds and kinds <= words for word in words if word.isdecimal()}
+
+
+def _kinds(name: str) -> set[str]:
+    """The words of presets' names, numbers apart, that stand in a name: "interp"."""
+    kinds = {word for preset in _told_by_name() for word in _words(preset) if not word.isdecimal()}
+    return {kind for kind in kinds if kind in name.lower()}
+
+
+def _words(preset: str) -> set[str]:
+    return set(preset.split("_"))
 
 
 def _guess(name: str) -> str | None:
@@ -62,7 +77,10 @@ def _guess(name: str) -> str | None:
     words = re.findall(r"[a-z][a-z0-9]*", lowered)
     if not _OURS.search(lowered) and not all(_OTHER_WORDS.fullmatch(word) for word in words):
         return None
-    (size,) = sizes
-    if "interp" in lowered:
-        return "512_interp" if size == "512" else None
-    return size
+    wanted = sizes | _kinds(name)
+    return next((preset for preset in _told_by_name() if _words(preset) == wanted), None)
+
+
+def _told_by_name() -> list[str]:
+    """DynamiCrafter's presets; the rest of the family is told by what the files hold."""
+    return [preset.name for preset in PRESETS.values() if preset.network == "dynamicrafter"]

@@ -1,4 +1,4 @@
-"""Workers as actors of a Ray cluster; pictures and clips travel with the orders, so that no disk need be shared."""
+"""Workers as actors of a Ray cluster; pictures and clips travel with the tasks, so that no disk need be shared."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import dynamicrafter
 from dynamicrafter.errors import InputError
-from dynamicrafter.jobs.maker import Hello, Made, Maker, Order, Refused, Setup, answer, refusal
-from dynamicrafter.jobs.workers import Event, Lost
+from dynamicrafter.jobs.pool import WorkerEvent, WorkerLost
+from dynamicrafter.jobs.worker import Task, TasksDone, TasksFailed, Worker, WorkerReady, WorkerSetup, answer, refusal
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -23,29 +23,29 @@ _PATIENCE = 10.0  # seconds for a cluster to answer at all
 LOCAL = "local"  # as an address: a cluster on this machine, for this run alone
 
 
-class RemoteMaker:
+class RemoteWorker:
     """A worker on some machine of the cluster. Ray makes actors of it."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: WorkerSetup) -> None:
         self._setup = setup
-        self._maker: Maker | None = None
+        self._worker: Worker | None = None
 
-    def load(self) -> Hello | Refused:
+    def load(self) -> WorkerReady | TasksFailed:
         """Load the model. Not where the actor arises, whose errors Ray would wrap."""
         logging.getLogger("dynamicrafter").addHandler(logging.NullHandler())  # warnings travel with the answers
         try:
-            self._maker = Maker(self._setup)
+            self._worker = Worker(self._setup)
         except Exception as error:
             return refusal(error)
-        return self._maker.hello()
+        return self._worker.ready()
 
-    def make(self, orders: Sequence[Order]) -> Made | Refused:
-        assert self._maker is not None
-        return answer(self._maker, orders)
+    def make(self, tasks: Sequence[Task]) -> TasksDone | TasksFailed:
+        assert self._worker is not None
+        return answer(self._worker, tasks)
 
 
 @dataclass(slots=True)
-class _Worker:
+class _Member:
     name: str
     actor: Any
     awaited: ObjectRef | None
@@ -53,10 +53,10 @@ class _Worker:
 
 
 class RayPool:
-    """Actors of a Ray cluster; see `workers.Pool`.
+    """Actors of a Ray cluster; see `pool.WorkerPool`.
 
     Args:
-        setup: its device None for a GPU each where the cluster has any, and the CPU elsewhere.
+        setup: its model's device None for a GPU each where the cluster has any, and the CPU elsewhere.
         address: of a cluster, as `ray.init` takes it: HOST:PORT, ray://HOST:PORT, auto; or "local".
         num_workers: None for one for each GPU of the cluster, or, where it has none, for each of its CPUs.
         most: no more workers than this, which is how many batches there are.
@@ -65,30 +65,30 @@ class RayPool:
         InputError: ray is not installed, there is no such cluster, or it is too small for a single worker.
     """
 
-    def __init__(self, setup: Setup, address: str, *, num_workers: int | None, most: int) -> None:
+    def __init__(self, setup: WorkerSetup, address: str, *, num_workers: int | None, most: int) -> None:
         self._ray = ray = _import_ray()
         _join(ray, address, num_cpus=max(os.cpu_count() or 1, (num_workers or 0) * setup.threads))
         total = ray.cluster_resources()
-        gpus = int(total.get("GPU", 0)) if setup.device != "cpu" else 0
+        gpus = int(total.get("GPU", 0)) if setup.model.device != "cpu" else 0
         places = gpus or int(total.get("CPU", 0)) // setup.threads
         if not places:
             ray.shutdown()
             raise InputError(f"ray's cluster {address} has no {setup.threads} CPUs for a worker; give fewer --threads.")
         self._setup = setup
-        # Zero restarts: a lost worker's orders come back here first, so that their number of attempts is known.
-        self._kind = ray.remote(num_cpus=setup.threads, num_gpus=1 if gpus else 0, max_restarts=0)(RemoteMaker)
-        self._workers: dict[str, _Worker] = {}
+        # Zero restarts: a lost worker's tasks come back here first, so that their number of attempts is known.
+        self._kind = ray.remote(num_cpus=setup.threads, num_gpus=1 if gpus else 0, max_restarts=0)(RemoteWorker)
+        self._workers: dict[str, _Member] = {}
         for number in range(1, min(num_workers or places, most) + 1):
             self._start(f"ray {number}")
 
     def idle(self) -> list[str]:
         return [worker.name for worker in self._workers.values() if worker.ready and worker.awaited is None]
 
-    def give(self, name: str, orders: Sequence[Order]) -> None:
+    def give(self, name: str, tasks: Sequence[Task]) -> None:
         worker = self._workers[name]
-        worker.awaited = worker.actor.make.remote(list(orders))
+        worker.awaited = worker.actor.make.remote(list(tasks))
 
-    def wait(self, seconds: float) -> list[Event]:
+    def wait(self, seconds: float) -> list[WorkerEvent]:
         awaited = {worker.awaited: worker for worker in self._workers.values() if worker.awaited is not None}
         if not awaited:
             return []
@@ -107,21 +107,21 @@ class RayPool:
 
     def _start(self, name: str) -> None:
         actor = self._kind.remote(self._setup)
-        self._workers[name] = _Worker(name, actor, actor.load.remote())
+        self._workers[name] = _Member(name, actor, actor.load.remote())
 
-    def _received(self, worker: _Worker, reference: ObjectRef) -> Event:
+    def _received(self, worker: _Member, reference: ObjectRef) -> WorkerEvent:
         try:
             what = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # the actor, its machine or its answer is gone
             self._start(worker.name)
-            return Event(worker.name, Lost(f"was lost ({type(error).__name__})"))
+            return WorkerEvent(worker.name, WorkerLost(f"was lost ({type(error).__name__})"))
         worker.awaited = None
-        if isinstance(what, Hello):
+        if isinstance(what, WorkerReady):
             if what.version != dynamicrafter.__version__:
                 text = f"ray's workers have dynamicrafter {what.version}, this machine {dynamicrafter.__version__}"
-                return Event(worker.name, Refused(f"{text}; install one version on all.", by_rule=True))
+                return WorkerEvent(worker.name, TasksFailed(f"{text}; install one version on all.", by_rule=True))
             worker.ready = True
-        return Event(worker.name, what)
+        return WorkerEvent(worker.name, what)
 
 
 def _import_ray() -> Any:

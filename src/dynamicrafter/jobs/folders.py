@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-from dynamicrafter.animator.options import Mode
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.names import composed
 from dynamicrafter.jobs.job import Defaults, Job, JobsError, check_key
+from dynamicrafter.media.pictures import SUFFIXES
+from dynamicrafter.modes import INTERPOLATE, MODES, Mode, mode_for
+from dynamicrafter.specs.clip import ClipSpec
 
 logger = logging.getLogger(__name__)
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 PUBLISHED_PROMPTS = "test_prompts.txt"
 _LONGEST = 2**20  # bytes of a text file of prompts
 _NUMBERED = re.compile(r"(.+)_0*(\d+)", flags=re.DOTALL)
@@ -45,10 +47,10 @@ def jobs_in_folder(folder: Path, defaults: Defaults, *, published_layout: bool =
         files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: natural(path.name))
     except OSError as error:
         raise InputError(f"{folder} cannot be read ({error.strerror}); check its name.") from None
-    pictures = [path for path in files if path.suffix.lower() in PICTURES and not path.name.startswith(".")]
+    pictures = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
     texts = [path for path in files if path.suffix.lower() == ".txt" and not path.name.startswith(".")]
     if not pictures:
-        raise InputError(f"{folder} holds no pictures ({', '.join(PICTURES)}); name a folder with some.")
+        raise InputError(f"{folder} holds no pictures ({', '.join(SUFFIXES)}); name a folder with some.")
     if published_layout:
         return _published(folder, pictures, texts, defaults)
     subjects, mode = _subjects(folder, pictures, texts, defaults.mode)
@@ -61,16 +63,21 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part], name
 
 
+def _stem(path: Path) -> str:
+    """A name without its extension, in the letters in which names are compared."""
+    return composed(path.stem)
+
+
 def _subjects(
     folder: Path, pictures: Sequence[Path], texts: Iterable[Path], mode: Mode | None
 ) -> tuple[list[_Subject], Mode | None]:
     """Pictures as they go into clips: each on its own, or in pairs."""
-    if mode in ("animate", "loop"):
-        return [_Subject(path.stem, (path,)) for path in pictures], mode
-    pairs = _pairs(pictures, own_prompts={path.stem for path in texts})
+    if mode is not None and MODES[mode].pictures == (1, 1):
+        return [_Subject(_stem(path), (path,)) for path in pictures], mode
+    pairs = _pairs(pictures, own_prompts={_stem(path) for path in texts})
     paired = {path for pair in pairs for path in pair.pictures}
     left = [path for path in pictures if path not in paired]
-    if mode == "interpolate" and left:
+    if mode == INTERPOLATE and left:
         raise JobsError(folder, [f"{path}: no partner; call two pictures x_01 and x_02, or x.first and x.last." for path in left])  # fmt: skip  # noqa: E501
     if pairs and mode is None:
         names = " and ".join(path.name for path in pairs[0].pictures)
@@ -79,7 +86,7 @@ def _subjects(
             len(pairs),
             names,
         )
-    singles = [_Subject(path.stem, (path,)) for path in left]
+    singles = [_Subject(_stem(path), (path,)) for path in left]
     return sorted([*pairs, *singles], key=lambda subject: natural(subject.pictures[0].name)), mode
 
 
@@ -87,7 +94,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
     """Pictures that are called x.first and x.last, or x_1 and x_2 where there is no x_3 nor a prompt of x_1 alone."""
     groups: dict[str, dict[int, list[Path]]] = {}
     for path in pictures:
-        stem, numbered = Path(path.stem), _NUMBERED.fullmatch(path.stem)
+        stem, numbered = Path(_stem(path)), _NUMBERED.fullmatch(_stem(path))
         if stem.suffix in _ENDS:
             groups.setdefault(stem.stem, {}).setdefault(_ENDS[stem.suffix], []).append(path)
         elif numbered is not None:
@@ -95,7 +102,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
     found = []
     for key, places in groups.items():
         ends = [path for paths in places.values() for path in paths]
-        if sorted(places) == [0, 1] and len(ends) == 2 and not own_prompts & {path.stem for path in ends}:
+        if sorted(places) == [0, 1] and len(ends) == 2 and not own_prompts & {_stem(path) for path in ends}:
             found.append(_Subject(key, (places[0][0], places[1][0])))
     return found
 
@@ -103,7 +110,7 @@ def _pairs(pictures: Sequence[Path], *, own_prompts: set[str]) -> list[_Subject]
 def _with_prompts(
     folder: Path, subjects: Sequence[_Subject], texts: Sequence[Path], mode: Mode | None, defaults: Defaults
 ) -> list[Job]:
-    prompts = {path.stem: path for path in texts}
+    prompts = {_stem(path): path for path in texts}
     problems = [
         f"{path}: a prompt without a picture; call it as the picture is called."
         + (" --published-layout reads it line by line." if len(texts) == 1 else "")
@@ -133,7 +140,7 @@ def _published(folder: Path, pictures: Sequence[Path], texts: Sequence[Path], de
         raise InputError(f"{folder} must hold {PUBLISHED_PROMPTS} or one text file, got {', '.join(names) or 'none'}.")
     text = texts[names.index(PUBLISHED_PROMPTS)] if len(texts) > 1 else texts[0]
     lines = _lines(text)
-    size = 2 if defaults.mode == "interpolate" else 1
+    size = 2 if defaults.mode == INTERPOLATE else 1
     subjects = [_Subject(_key(part), part) for k in range(0, len(pictures), size) if (part := tuple(pictures[k : k + size]))]  # fmt: skip  # noqa: E501
     if len(subjects) != len(lines) or len(subjects[-1].pictures) != size:
         raise JobsError(folder, [_mismatch(text, lines, subjects, size)], _both_sides(lines, subjects))
@@ -151,7 +158,7 @@ def _published(folder: Path, pictures: Sequence[Path], texts: Sequence[Path], de
 
 def _key(pictures: Sequence[Path]) -> str:
     pair = _pairs(pictures, own_prompts=set()) if len(pictures) == 2 else []
-    return pair[0].key if pair else "-".join(path.stem for path in pictures)
+    return pair[0].key if pair else "-".join(_stem(path) for path in pictures)
 
 
 def _mismatch(text: Path, lines: Sequence[str], subjects: Sequence[_Subject], size: int) -> str:
@@ -173,16 +180,15 @@ def _both_sides(lines: Sequence[str], subjects: Sequence[_Subject]) -> list[str]
 def _job(subject: _Subject, where: str, prompt: str, mode: Mode | None, defaults: Defaults) -> Job:
     check_key(subject.key)
     return Job(
-        key=subject.key,
         where=where,
-        pictures=subject.pictures,
-        prompt=prompt,
-        mode=mode or ("interpolate" if len(subject.pictures) == 2 else "animate"),
-        options=defaults.options,
-        samples=defaults.samples,
-        format=defaults.format,
-        fps=defaults.fps,
-        crf=defaults.crf,
+        clip=ClipSpec(
+            pictures=subject.pictures,
+            prompts=(prompt,),
+            mode=mode or mode_for(len(subject.pictures)),
+            options=defaults.options,
+            item=subject.key,
+        ),
+        output=defaults.output,
     )
 
 

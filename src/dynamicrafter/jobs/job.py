@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dynamicrafter.animator.options import AnimateOptions, Mode
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.formats import FORMATS
+from dynamicrafter.modes import Mode
 from dynamicrafter.presets import Preset
+from dynamicrafter.specs.clip import CheckedClip, ClipSpec
+from dynamicrafter.specs.options import AnimateOptions, ResolvedOptions
+from dynamicrafter.specs.output import OutputOptions
 
 LONGEST_KEY = 150  # bytes; file systems take names of 255, and a hidden name and an extension are made of it
-MOST_TAKES = 1000  # of one job
+USUAL_FORMAT = "mp4"
 
 
 class JobsError(InputError):
@@ -24,13 +28,23 @@ class JobsError(InputError):
     Attributes:
         problems: one line each, with the file and the line in it.
         details: lines that show what the first problem is about.
+        jobs: of the lines that could be read.
     """
 
-    def __init__(self, source: Path, problems: Sequence[str], details: Sequence[str] = ()) -> None:
-        self.problems = tuple(problems)
+    def __init__(
+        self, source: Path, problems: Sequence[str], details: Sequence[str] = (), jobs: Sequence[Job] = ()
+    ) -> None:
+        self.problems = tuple(sorted(problems, key=_line_of))
         self.details = tuple(details)
+        self.jobs = tuple(jobs)
         many = f"{source} has {len(problems)} problems; the first: " if len(problems) > 1 else ""
         super().__init__(f"{many}{problems[0]}")
+
+
+def _line_of(problem: str) -> int:
+    """The line that a problem names; those of no line stay in front."""
+    found = re.search(r", line (\d+)", problem)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,25 +52,28 @@ class Job:
     """One line of a list.
 
     Attributes:
-        key: names its outputs and, beside the seed, its random stream.
         where: its place in the list, for messages.
-        pictures: one, or two to interpolate between.
-        samples: how many takes.
-        format, fps, crf: of the outputs, as `Clip.save` takes them.
+        clip: its first take, whose `item` is the job's key: it names the outputs and, beside the seed, the stream.
+        output: form and number of takes.
     """
 
-    key: str
     where: str
-    pictures: tuple[Path, ...]
-    prompt: str = ""
-    mode: Mode = "animate"
-    options: AnimateOptions = field(default_factory=AnimateOptions)
-    samples: int = 1
-    format: str = "mp4"
-    fps: str | None = None
-    crf: int | None = None
+    clip: ClipSpec
+    output: OutputOptions = field(default_factory=OutputOptions)
 
-    def output(self, sample: int) -> str:
+    @property
+    def key(self) -> str:
+        return self.clip.item
+
+    @property
+    def pictures(self) -> tuple[Path, ...]:
+        return tuple(Path(str(picture)) for picture in self.clip.pictures)
+
+    @property
+    def format(self) -> str:
+        return self.output.format or USUAL_FORMAT
+
+    def output_name(self, sample: int) -> str:
         """Name of a take's file, or its folder for PNG: KEY, KEY-2, KEY-3, …"""
         return self.key + ("" if sample == 0 else f"-{sample + 1}") + FORMATS[self.format].suffix
 
@@ -68,10 +85,7 @@ class Defaults:
     prompt: str | None = None
     mode: Mode | None = None
     options: AnimateOptions = field(default_factory=AnimateOptions)
-    samples: int = 1
-    format: str = "mp4"
-    fps: str | None = None
-    crf: int | None = None
+    output: OutputOptions = field(default_factory=OutputOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -79,17 +93,23 @@ class CheckedJob:
     """A job that passed all checks, with what decides its frames.
 
     Attributes:
-        hashes: of the pictures' pixels.
+        clip: the job's, checked.
         made_from: plain values; equal ones give equal files. Where pictures lie doesn't count.
-        together: equal for jobs that may go through the network as one batch.
-        weight: how much there is to compute, in steps × frames × pixels.
     """
 
     job: Job
-    hashes: tuple[str, ...]
+    clip: CheckedClip
     made_from: dict[str, Any]
-    together: str
-    weight: float
+
+    @property
+    def options(self) -> ResolvedOptions:
+        return self.clip.options
+
+    @property
+    def weight(self) -> float:
+        """How much there is to compute, in steps × frames × pixels."""
+        height, width = self.options.size
+        return float(self.options.steps * self.options.frames * height * width)
 
     @property
     def fingerprint(self) -> str:
@@ -97,28 +117,27 @@ class CheckedJob:
         return hashlib.sha256(json.dumps(self.made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def made_from(job: Job, hashes: Sequence[str], *, preset: Preset | None, model: dict[str, Any]) -> dict[str, Any]:
+def made_from(job: Job, clip: CheckedClip, *, preset: Preset, model: dict[str, Any]) -> dict[str, Any]:
     """What decides a job's files, as JSON has it.
 
     Options at the preset's own values are left out, so that an option which a later version adds changes nothing.
 
     Args:
-        preset: of the model, where its name tells.
-        model: what tells it from others.
+        clip: the job's, checked.
+        model: what tells the model from others.
     """
-    given, usual = job.options, AnimateOptions()
-    if preset is not None:
-        given, usual = given.resolved(preset, mode=job.mode), usual.resolved(preset, mode=job.mode)
+    given = {**clip.options.as_dict(), "seed": job.clip.options.seed}
+    usual = AnimateOptions().resolved(preset, mode=job.clip.mode).as_dict()
     names = [option.name for option in fields(AnimateOptions)]
-    options = {name: getattr(given, name) for name in names if getattr(given, name) != getattr(usual, name)}
+    asked_auto = {"size": "auto"} if job.clip.options.size == "auto" else {}
     values = {
-        "mode": job.mode,
-        "prompt": job.prompt,
-        "pictures": list(hashes),
-        "options": options,
+        "mode": job.clip.mode,
+        "prompt": "; ".join(job.clip.prompts),
+        "pictures": [picture.sha256 for picture in clip.pictures],
+        "options": {name: given[name] for name in names if given[name] != usual[name]} | asked_auto,
         "format": job.format,
-        "fps": job.fps,
-        "crf": job.crf,
+        "fps": job.output.fps,
+        "crf": job.output.crf,
         "model": model,
     }
     return json.loads(json.dumps(values))

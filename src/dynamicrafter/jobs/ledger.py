@@ -6,7 +6,6 @@ Only one process writes it, a whole line at a time. A line that a kill cut off i
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import time
@@ -18,16 +17,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.atomic import one_line_errors
+from dynamicrafter.files.json_files import json_line, read_json_lines
+from dynamicrafter.files.locks import LOCK, locked
 from dynamicrafter.jobs.checks import RESULTS
-from dynamicrafter.media.atomic import one_line_errors
 
 logger = logging.getLogger(__name__)
 
 PATIENCE = 5.0  # seconds; a run that was just told to stop may still be ending
+_REMEDY = "delete the line, and its job is looked at again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """How a job ended.
 
     Attributes:
@@ -56,12 +58,12 @@ class Entry:
 class Ledger:
     """The lines of `results.jsonl` by key. See `opened`."""
 
-    def __init__(self, path: Path, file: FileIO, entries: dict[str, Entry]) -> None:
+    def __init__(self, path: Path, file: FileIO, entries: dict[str, LedgerEntry]) -> None:
         self.path = path
         self._file = file
         self.entries = entries
 
-    def append(self, entries: Iterable[Entry]) -> None:
+    def append(self, entries: Iterable[LedgerEntry]) -> None:
         """Add lines for jobs that have none, all in one piece, and see them onto the disk."""
         added = list(entries)
         assert not self.entries.keys() & {entry.key for entry in added}
@@ -75,69 +77,38 @@ class Ledger:
 
 @contextmanager
 def folder_locked(folder: Path) -> Generator[None]:
-    """Keep other runs off an output folder, where the system can; the lock ends with the process, however it ends.
+    """Keep other runs off an output folder; the lock ends with the process, however it ends.
 
     Raises:
         InputError: another run has it.
     """
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
+    busy = f"{folder} is being written by another run; wait for it."
+    with locked(folder / LOCK, busy=busy, patience=PATIENCE):
         yield
-        return
-    with one_line_errors(folder):
-        handle = os.open(folder, os.O_RDONLY)  # the folder itself, so that no file for it stays behind
-    try:
-        ends = time.monotonic() + PATIENCE
-        while not _locked(fcntl, handle):
-            if time.monotonic() > ends:
-                raise InputError(f"{folder} is being written by another run; wait for it.")
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(handle)
 
 
-def _locked(fcntl: Any, handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system that knows no locks
-        return True
-    return True
-
-
-def read_entries(folder: Path) -> dict[str, Entry]:
+def read_entries(folder: Path) -> dict[str, LedgerEntry]:
     """The lines of a folder's account by key; a last line that was cut off is left out, with a warning.
 
     Raises:
         InputError: another line is damaged.
     """
     path = folder / RESULTS
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from None
-    whole, _, torn = content.rpartition(b"\n")
+    lines, torn = read_json_lines(path, remedy=_REMEDY)
     if torn:
         logger.warning("%s ends in half a line, as after a kill; it is dropped, and its job looked at again.", path)
     entries = {}
-    for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
+    for number, values in lines:
         try:
-            entry = _entry(json.loads(line))
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise InputError(
-                f"{path}, line {number} is damaged; delete the line, and its job is looked at again."
-            ) from None
+            entry = _entry(values)
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"{path}, line {number} is damaged; {_REMEDY}.") from None
         entries[entry.key] = entry
     return entries
 
 
 @contextmanager
-def opened(folder: Path, entries: dict[str, Entry], *, aside: Path) -> Generator[Ledger]:
+def opened(folder: Path, entries: dict[str, LedgerEntry], *, aside: Path) -> Generator[Ledger]:
     """Begin the account anew with these entries, in one stroke, and let lines be added.
 
     Args:
@@ -159,15 +130,15 @@ def opened(folder: Path, entries: dict[str, Entry], *, aside: Path) -> Generator
         yield Ledger(path, file, dict(entries))
 
 
-def _line(entry: Entry) -> bytes:
-    return json.dumps(asdict(entry)).encode() + b"\n"
+def _line(entry: LedgerEntry) -> bytes:
+    return json_line(asdict(entry))
 
 
-def _entry(values: Any) -> Entry:
-    entry = Entry(**values)
+def _entry(values: Any) -> LedgerEntry:
+    entry = LedgerEntry(**values)
     kinds = {"key": str, "status": str, "outputs": list, "made_from": dict, "source": str, "error": str}
     if entry.status not in ("done", "failed") or any(
         not isinstance(getattr(entry, name), kind) for name, kind in kinds.items()
     ):
         raise TypeError
-    return Entry(**(values | {"outputs": tuple(map(str, entry.outputs))}))
+    return LedgerEntry(**(values | {"outputs": tuple(map(str, entry.outputs))}))

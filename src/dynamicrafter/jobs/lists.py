@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.files.tables import JSON_LINES, is_table, table_columns, table_rows
 from dynamicrafter.jobs.cells import column_of, job_from
 from dynamicrafter.jobs.folders import jobs_in_folder
 from dynamicrafter.jobs.job import Defaults, Job, JobsError
 
-JSON_LINES = (".jsonl", ".ndjson")
-TABLES = (".csv", ".tsv")
 _LONGEST = 64 * 2**20  # bytes; a line takes some 200, and a file of another kind may take all memory
-
-Row = tuple[str, dict[str, Any]]
 
 
 def read_jobs(source: Path, defaults: Defaults, *, published_layout: bool = False) -> list[Job]:
@@ -45,90 +39,56 @@ def read_jobs(source: Path, defaults: Defaults, *, published_layout: bool = Fals
 
 
 def _jobs_in_file(source: Path, defaults: Defaults) -> list[Job]:
-    suffix = source.suffix.lower()
-    if suffix not in (*TABLES, *JSON_LINES):
+    if not is_table(source):
         raise InputError(f"{source} must be a folder of pictures, or a list that ends in .csv, .tsv or .jsonl.")
-    text = _text_of(source)
+    _check_length(source)
     problems: list[str] = []
-    rows = _table_rows(source, text, problems) if suffix in TABLES else _json_rows(source, text, problems)
     jobs = []
-    for where, cells in rows:
-        try:
-            jobs.append(job_from(cells, where=where, folder=source.parent, defaults=defaults))
-        except InputError as error:
-            problems.append(f"{where}: {error}")
+    columns = _columns(source, problems)
+    if columns is not None:
+        for row in table_rows(source, lambda error: problems.append(str(error))):
+            where = f"{source}, line {row.line}"
+            try:
+                cells = _by_column({name: columns.get(name) or column_of(name) for name in row.cells}, row.cells)
+                jobs.append(job_from(cells, where=where, folder=source.parent, defaults=defaults))
+            except InputError as error:
+                problems.append(f"{where}: {error}")
     if problems:
-        raise JobsError(source, problems)
+        raise JobsError(source, problems, jobs=jobs)
     return jobs
 
 
-def _text_of(source: Path) -> str:
+def _check_length(source: Path) -> None:
     try:
         if source.stat().st_size > _LONGEST:
             raise InputError(f"{source} is larger than {_LONGEST >> 20} MiB; is it a list of jobs?")
-        return source.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is no UTF-8 text ({error.reason}); save it as UTF-8.") from None
     except OSError as error:
         raise InputError(f"{source} cannot be read ({error.strerror}); check its name.") from None
 
 
-def _table_rows(source: Path, text: str, problems: list[str]) -> Iterator[Row]:
-    dialect = "excel-tab" if source.suffix.lower() == ".tsv" else "excel"
-    reader = csv.reader(io.StringIO(text, newline=""), dialect)
-    try:
-        columns = _columns(source, next(reader, []), problems)
-        if columns is None:
-            return
-        while True:
-            where = f"{source}, line {reader.line_num + 1}"
-            cells = next(reader, None)
-            if cells is None:
-                return
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                problems.append(
-                    f"{where}: {len(cells)} cells where the header names {len(columns)}; put text with commas into "
-                    f"double quotes."
-                )
-                continue
-            yield where, {name: cell for name, cell in zip(columns, cells, strict=True) if cell.strip()}
-    except csv.Error as error:
-        problems.append(f"{source}, line {reader.line_num}: no CSV ({error}); mend or delete it.")
-
-
-def _columns(source: Path, header: list[str], problems: list[str]) -> list[str] | None:
-    columns, before = [], len(problems)
-    for heading in header:
+def _columns(source: Path, problems: list[str]) -> dict[str, str] | None:
+    """Column by heading of a CSV; None where a heading means nothing, or two the same."""
+    if source.suffix.lower() in JSON_LINES:  # whose lines have keys of their own
+        return {}
+    columns: dict[str, str] = {}
+    for heading in table_columns(source):
         try:
-            columns.append(column_of(heading))
+            columns[heading] = column_of(heading)
         except InputError as error:
-            problems.append(f"{source}, line 1: {error}")
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    problems += [f"{source}, line 1: column {name} is there twice; remove one." for name in twice]
-    return None if len(problems) > before else columns
+            problems.append(f"{source}: {error}")
+    try:
+        _by_column(columns, columns)
+    except InputError as error:
+        problems.append(f"{source}: {error}")
+    return None if problems else columns
 
 
-def _json_rows(source: Path, text: str, problems: list[str]) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), start=1):  # JSON's own text may hold other line ends
-        where = f"{source}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line, object_pairs_hook=_once_each)
-            if not isinstance(values, dict):
-                raise InputError('must be a JSON object, such as {"image": "a.jpg", "prompt": "rain"}.')
-            yield where, _once_each([(column_of(name), value) for name, value in values.items() if value is not None])
-        except (ValueError, RecursionError) as error:
-            said = str(error) if isinstance(error, InputError) else "no JSON; write one object a line."
-            problems.append(f"{where}: {said}")
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A mapping of pairs. Raises InputError where a name is there twice, of which JSON would take the last."""
-    names = [name for name, _ in pairs]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{twice} is there twice; remove one.")
-    return dict(pairs)
+def _by_column(columns: Mapping[str, str], cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells by column instead of by heading. Raises InputError where two headings mean one column."""
+    found: dict[str, Any] = {}
+    for heading, column in columns.items():
+        if column in found:
+            same = " and ".join(name for name, meant in columns.items() if meant == column)
+            raise InputError(f"columns {same} mean the same; remove one.")
+        found[column] = cells[heading]
+    return found

@@ -19,16 +19,16 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-from dynamicrafter.jobs.maker import Hello, Maker, Order, Setup, answer, refusal
-from dynamicrafter.jobs.workers import Event, Lost, Stepped
+from dynamicrafter.jobs.pool import StepDone, WorkerEvent, WorkerLost
+from dynamicrafter.jobs.worker import Task, Worker, WorkerReady, WorkerSetup, answer, refusal
 
 _GRACE = 5.0  # seconds for a worker to end when told so
 
 
 @dataclass(slots=True)
-class _Worker:
+class _Member:
     name: str
-    setup: Setup
+    setup: WorkerSetup
     process: SpawnProcess
     pipe: Connection
     ready: bool = False
@@ -36,29 +36,29 @@ class _Worker:
 
 
 class LocalPool:
-    """Processes of this machine; see `workers.Pool`.
+    """Processes of this machine; see `pool.WorkerPool`.
 
     Args:
         devices: one for each worker.
         aside: a folder for unfinished files, which the caller clears away.
     """
 
-    def __init__(self, setup: Setup, devices: Sequence[str | None], *, aside: Path) -> None:
+    def __init__(self, setup: WorkerSetup, devices: Sequence[str | None], *, aside: Path) -> None:
         self._context = multiprocessing.get_context("spawn")  # a forked process could use no GPU
-        self._workers: dict[str, _Worker] = {}
+        self._workers: dict[str, _Member] = {}
         for number, device in enumerate(devices, start=1):
-            self._start(f"worker {number}", replace(setup, device=device, aside=str(aside)))
+            self._start(f"worker {number}", replace(setup, model=replace(setup.model, device=device), aside=str(aside)))
 
     def idle(self) -> list[str]:
         return [worker.name for worker in self._workers.values() if worker.ready and not worker.busy]
 
-    def give(self, name: str, orders: Sequence[Order]) -> None:
+    def give(self, name: str, tasks: Sequence[Task]) -> None:
         worker = self._workers[name]
         worker.busy = True
         with suppress(OSError):  # a worker that is gone is noticed by `wait`
-            worker.pipe.send(list(orders))
+            worker.pipe.send(list(tasks))
 
-    def wait(self, seconds: float) -> list[Event]:
+    def wait(self, seconds: float) -> list[WorkerEvent]:
         by_pipe = {worker.pipe: worker for worker in self._workers.values()}
         events = []
         for pipe in wait(list(by_pipe), timeout=seconds):
@@ -78,27 +78,27 @@ class LocalPool:
             _end(worker, at_once=False)
         self._workers.clear()
 
-    def _start(self, name: str, setup: Setup) -> None:
+    def _start(self, name: str, setup: WorkerSetup) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(setup, theirs), name=name, daemon=True)
         with _interrupts_ignored():
             process.start()
         theirs.close()
-        self._workers[name] = _Worker(name, setup, process, ours)
+        self._workers[name] = _Member(name, setup, process, ours)
 
-    def _received(self, worker: _Worker) -> Event:
+    def _received(self, worker: _Member) -> WorkerEvent:
         try:
             what = worker.pipe.recv()
         except (EOFError, OSError):
             worker.process.join(_GRACE)
             text = _ending(worker.process.exitcode)
             self.replace(worker.name)
-            return Event(worker.name, Lost(text))
-        if isinstance(what, Hello):
+            return WorkerEvent(worker.name, WorkerLost(text))
+        if isinstance(what, WorkerReady):
             worker.ready = True
-        elif not isinstance(what, Stepped):
+        elif not isinstance(what, StepDone):
             worker.busy = False
-        return Event(worker.name, what)
+        return WorkerEvent(worker.name, what)
 
 
 def _ending(code: int | None) -> str:
@@ -110,7 +110,7 @@ def _ending(code: int | None) -> str:
         return f"was ended by signal {-code}"
 
 
-def _end(worker: _Worker, *, at_once: bool) -> None:
+def _end(worker: _Member, *, at_once: bool) -> None:
     worker.pipe.close()
     if at_once:
         worker.process.kill()
@@ -134,24 +134,24 @@ def _interrupts_ignored() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(setup: Setup, pipe: Connection) -> None:
-    """A worker's life: load, then carry out orders until the pipe is closed."""
+def _work(setup: WorkerSetup, pipe: Connection) -> None:
+    """A worker's life: load, then carry out tasks until the pipe is closed."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger("dynamicrafter").addHandler(logging.NullHandler())  # warnings travel with the answers
     try:
-        maker = Maker(setup)
+        worker = Worker(setup)
     except Exception as error:
         pipe.send(refusal(error))
         return
-    pipe.send(maker.hello())
+    pipe.send(worker.ready())
 
     def on_step(done: int, steps: int) -> None:
-        pipe.send(Stepped(done, steps))
+        pipe.send(StepDone(done, steps))
 
     with suppress(EOFError, OSError):
         while True:
-            orders: list[Any] = pipe.recv()
-            pipe.send(answer(maker, orders, on_step))
+            tasks: list[Any] = pipe.recv()
+            pipe.send(answer(worker, tasks, on_step))
 
 
 def _end_with_parent() -> None:

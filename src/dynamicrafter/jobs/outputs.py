@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import one_line_errors
+from dynamicrafter.files.atomic import one_line_errors, sync
 from dynamicrafter.media.video import read_metadata
 
 NOTE = "job"  # where an output's metadata keep its key and fingerprint
@@ -22,7 +22,7 @@ Found = Literal["absent", "same", "earlier", "foreign"]
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class OutputFiles:
     """A finished clip as bytes, on its way from a worker into the output folder.
 
     Attributes:
@@ -38,11 +38,11 @@ class Product:
         return [name for name, _ in self.parts] == [""]
 
 
-def collect(path: Path) -> Product:
+def collect(path: Path) -> OutputFiles:
     """A written clip as bytes."""
     if path.is_dir():
-        return Product(path.name, tuple((part.name, part.read_bytes()) for part in sorted(path.iterdir())))
-    return Product(path.name, (("", path.read_bytes()),))
+        return OutputFiles(path.name, tuple((part.name, part.read_bytes()) for part in sorted(path.iterdir())))
+    return OutputFiles(path.name, (("", path.read_bytes()),))
 
 
 class OutputFolder:
@@ -52,7 +52,7 @@ class OutputFolder:
         self.path = path
         self.aside = aside
 
-    def publish(self, product: Product) -> Path:
+    def publish(self, product: OutputFiles) -> Path:
         """Let a clip appear under its name, in one stroke, and in place of an earlier one.
 
         Raises:
@@ -69,7 +69,7 @@ class OutputFolder:
                 with suppress(FileNotFoundError):  # no folder can take the place of a full one
                     target.rename(self.aside / f"{product.name}.earlier")
             staged.replace(target)
-            _sync(self.path)
+            sync(self.path)
         return target
 
 
@@ -107,17 +107,5 @@ def find_output(path: Path, *, key: str, fingerprint: str) -> Found:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """See a rename onto the disk, where folders can be asked."""
-    with suppress(OSError):  # not on Windows
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    path.write_bytes(content)
+    sync(path)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dynamicrafter.jobs.job import CheckedJob, JobsError
-from dynamicrafter.jobs.ledger import Entry
+from dynamicrafter.jobs.ledger import LedgerEntry
 from dynamicrafter.jobs.outputs import Found, find_output
+from dynamicrafter.specs.options import PER_CLIP
 
 _SHOWN = 40  # characters of a value that changed
 
@@ -23,14 +25,14 @@ class Take:
 
     @property
     def output(self) -> str:
-        return self.of.job.output(self.sample)
+        return self.of.job.output_name(self.sample)
 
 
 Batch = tuple[Take, ...]
 
 
 @dataclass(slots=True)
-class Plan:
+class BatchPlan:
     """What a run has to do.
 
     Attributes:
@@ -43,7 +45,7 @@ class Plan:
     """
 
     num_jobs: int
-    kept: dict[str, Entry] = field(default_factory=dict)
+    kept: dict[str, LedgerEntry] = field(default_factory=dict)
     complete: list[CheckedJob] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     present: set[Take] = field(default_factory=set)
@@ -51,8 +53,8 @@ class Plan:
 
 
 def make_plan(
-    source: Path, jobs: Sequence[CheckedJob], folder: Path, entries: Mapping[str, Entry], *, batch_size: int
-) -> Plan:
+    source: Path, jobs: Sequence[CheckedJob], folder: Path, entries: Mapping[str, LedgerEntry], *, batch_size: int
+) -> BatchPlan:
     """Compare a list with what its output folder holds.
 
     Batches are formed from the whole list, so that they depend on neither the workers nor what is done. Takes with a
@@ -62,7 +64,7 @@ def make_plan(
     Raises:
         JobsError: something that no job made lies where an output is to go.
     """
-    plan = Plan(len(jobs), kept=dict(entries))
+    plan = BatchPlan(len(jobs), kept=dict(entries))
     state: dict[Take, str] = {}
     problems: list[str] = []
     for job in jobs:
@@ -87,7 +89,13 @@ def make_plan(
 
 
 def takes_of(job: CheckedJob) -> list[Take]:
-    return [Take(job, sample) for sample in range(job.job.samples)]
+    return [Take(job, sample) for sample in range(job.job.output.samples)]
+
+
+def together(job: CheckedJob) -> str:
+    """Equal for jobs that may go through the network as one batch."""
+    options = {name: value for name, value in job.options.as_dict().items() if name not in PER_CLIP}
+    return json.dumps([job.job.clip.mode, options])
 
 
 def form_batches(jobs: Sequence[CheckedJob], size: int) -> Iterator[Batch]:
@@ -95,15 +103,16 @@ def form_batches(jobs: Sequence[CheckedJob], size: int) -> Iterator[Batch]:
     growing: dict[str, list[Take]] = {}
     batches: list[list[Take]] = []
     for take in (take for job in jobs for take in takes_of(job)):
-        batch = growing.get(take.of.together)
+        alike = together(take.of)
+        batch = growing.get(alike)
         if batch is None or len(batch) == size:
-            batch = growing[take.of.together] = []
+            batch = growing[alike] = []
             batches.append(batch)
         batch.append(take)
     return map(tuple, batches)
 
 
-def _look_at(job: CheckedJob, folder: Path, plan: Plan, state: dict[Take, str], problems: list[str]) -> None:
+def _look_at(job: CheckedJob, folder: Path, plan: BatchPlan, state: dict[Take, str], problems: list[str]) -> None:
     """Say of each take whether it is recorded, present without a line, or missing."""
     key = job.job.key
     entry = plan.kept.get(key)
@@ -125,7 +134,7 @@ def _look_at(job: CheckedJob, folder: Path, plan: Plan, state: dict[Take, str], 
         plan.again[key] = why
 
 
-def _find(take: Take, folder: Path, entry: Entry | None) -> Found:
+def _find(take: Take, folder: Path, entry: LedgerEntry | None) -> Found:
     """Like `find_output`, believing an entry that holds, so that a long list's files need not all be opened."""
     path = folder / take.output
     if entry is not None and take.output in entry.outputs:
@@ -133,7 +142,7 @@ def _find(take: Take, folder: Path, entry: Entry | None) -> Found:
     return find_output(path, key=take.of.job.key, fingerprint=take.of.fingerprint)
 
 
-def _why(job: CheckedJob, entry: Entry | None, found: Mapping[Take, Found]) -> str:
+def _why(job: CheckedJob, entry: LedgerEntry | None, found: Mapping[Take, Found]) -> str:
     """Why a job that was done before is made again; empty where it wasn't."""
     if entry is not None and entry.made_from != job.made_from:
         return "; ".join(_changes(entry.made_from, job.made_from))

@@ -7,18 +7,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from dynamicrafter.errors import InputError, MachineError, OutputError
+from dynamicrafter.files.atomic import one_line_errors
 from dynamicrafter.jobs.job import CheckedJob
-from dynamicrafter.jobs.ledger import Entry, Ledger, folder_locked, opened, read_entries
-from dynamicrafter.jobs.maker import Hello, Made, Order, Refused
+from dynamicrafter.jobs.ledger import Ledger, LedgerEntry, folder_locked, opened, read_entries
 from dynamicrafter.jobs.outputs import OutputFolder, opened_outputs
-from dynamicrafter.jobs.plan import Batch, Plan, Take, make_plan, takes_of
-from dynamicrafter.jobs.workers import Event, Lost, Pool, Stepped
-from dynamicrafter.media.atomic import one_line_errors
+from dynamicrafter.jobs.plan import Batch, BatchPlan, Take, make_plan, takes_of
+from dynamicrafter.jobs.pool import StepDone, WorkerEvent, WorkerLost, WorkerPool
+from dynamicrafter.jobs.worker import SentPicture, Task, TasksDone, TasksFailed, WorkerReady
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ MOST_ATTEMPTS = 3  # at a batch whose worker dies under it
 _PAUSE = 1.0  # seconds between looks at the clock where nothing comes in
 
 
-class Watcher(Protocol):
+class BatchObserver(Protocol):
     """Who is told how it goes."""
 
-    def planned(self, plan: Plan) -> None: ...
-    def ready(self, name: str, hello: Hello) -> None: ...
+    def planned(self, plan: BatchPlan) -> None: ...
+    def ready(self, name: str, worker: WorkerReady) -> None: ...
     def lost(self, name: str, text: str) -> None: ...
     def made(self, path: Path, seconds: float) -> None: ...
     def ended(self, job: CheckedJob, error: str) -> None:
@@ -72,7 +72,7 @@ class _Account:
     worker: str = ""
 
 
-class Run:
+class BatchRun:
     """One run through a plan.
 
     Args:
@@ -82,7 +82,9 @@ class Run:
         watcher: is told how it goes.
     """
 
-    def __init__(self, plan: Plan, pool: Pool, outputs: OutputFolder, ledger: Ledger, watcher: Watcher) -> None:
+    def __init__(
+        self, plan: BatchPlan, pool: WorkerPool, outputs: OutputFolder, ledger: Ledger, watcher: BatchObserver
+    ) -> None:
         self._pool = pool
         self._outputs = outputs
         self._ledger = ledger
@@ -114,32 +116,32 @@ class Run:
             while self._queue and name not in self._busy:
                 work = self._queue.popleft()
                 try:
-                    orders = [_order(take, self._outputs.path) for take in work.takes]
+                    tasks = [_task(take, self._outputs.path) for take in work.takes]
                 except InputError as error:
                     self._give_up(work, str(error), name)
                     continue
                 work.attempts += 1
                 self._busy[name] = work
-                self._pool.give(name, orders)
+                self._pool.give(name, tasks)
 
-    def _heed(self, event: Event) -> None:
+    def _heed(self, event: WorkerEvent) -> None:
         match event.what:
-            case Hello() as hello:
+            case WorkerReady() as ready:
                 self._ready.add(event.name)
                 self._lost_in_a_row = 0
-                self._watcher.ready(event.name, hello)
-            case Stepped(done=done, steps=steps):
+                self._watcher.ready(event.name, ready)
+            case StepDone(done=done, steps=steps):
                 self._busy[event.name].share = done / steps
-            case Made() as made:
+            case TasksDone() as made:
                 self._publish(self._busy.pop(event.name), made, event.name)
-            case Refused() as refused if event.name in self._ready:
+            case TasksFailed() as refused if event.name in self._ready:
                 self._refused(event.name, refused)
-            case Refused(text=text, by_rule=by_rule):
+            case TasksFailed(text=text, by_rule=by_rule):
                 raise InputError(text) if by_rule else MachineError(f"the model could not be loaded: {text}")
-            case Lost(text=text):
+            case WorkerLost(text=text):
                 self._lost(event.name, text)
 
-    def _refused(self, name: str, refused: Refused) -> None:
+    def _refused(self, name: str, refused: TasksFailed) -> None:
         work = self._busy.pop(name)
         if refused.broken:
             self._ready.discard(name)
@@ -177,7 +179,7 @@ class Run:
         account.attempts, account.worker = max(account.attempts, work.attempts), name
         self._record([take.of])
 
-    def _publish(self, work: _Work, made: Made, name: str) -> None:
+    def _publish(self, work: _Work, made: TasksDone, name: str) -> None:
         for text in made.warnings:
             logger.warning("%s", text)
         paths = []
@@ -212,9 +214,9 @@ def run_list(
     folder: Path,
     *,
     batch_size: int,
-    open_pool: Callable[[int, Path], Pool],
-    watcher: Watcher,
-) -> dict[str, Entry]:
+    open_pool: Callable[[int, Path], WorkerPool],
+    watcher: BatchObserver,
+) -> dict[str, LedgerEntry]:
     """Make what is missing of a list, and nothing that is there.
 
     Args:
@@ -233,10 +235,10 @@ def run_list(
         plan = make_plan(source, jobs, folder, read_entries(folder), batch_size=batch_size)
         watcher.planned(plan)
         with opened_outputs(folder) as outputs, opened(folder, plan.kept, aside=outputs.aside) as ledger:
-            ledger.append(_entry(job, _Account(set(), set(range(job.job.samples)))) for job in plan.complete)
+            ledger.append(_entry(job, _Account(set(), set(range(job.job.output.samples)))) for job in plan.complete)
             if plan.batches:
                 with closing(open_pool(len(plan.batches), outputs.aside)) as pool:
-                    Run(plan, pool, outputs, ledger, watcher).go()
+                    BatchRun(plan, pool, outputs, ledger, watcher).go()
             return {job.job.key: ledger.entries[job.job.key] for job in jobs}
 
 
@@ -249,7 +251,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
 
 
-def _accounts(plan: Plan) -> dict[CheckedJob, _Account]:
+def _accounts(plan: BatchPlan) -> dict[CheckedJob, _Account]:
     accounts: dict[CheckedJob, _Account] = {}
     for take in (take for batch in plan.batches for take in batch):
         accounts.setdefault(take.of, _Account(set(), set())).open.add(take.sample)
@@ -258,11 +260,11 @@ def _accounts(plan: Plan) -> dict[CheckedJob, _Account]:
     return accounts
 
 
-def _entry(job: CheckedJob, account: _Account) -> Entry:
-    return Entry(
+def _entry(job: CheckedJob, account: _Account) -> LedgerEntry:
+    return LedgerEntry(
         key=job.job.key,
         status="failed" if account.errors else "done",
-        outputs=tuple(job.job.output(sample) for sample in sorted(account.made)),
+        outputs=tuple(job.job.output_name(sample) for sample in sorted(account.made)),
         made_from=job.made_from,
         source=job.job.where,
         error=account.errors[0] if account.errors else "",
@@ -272,28 +274,28 @@ def _entry(job: CheckedJob, account: _Account) -> Entry:
     )
 
 
-def _order(take: Take, folder: Path) -> Order:
+def _task(take: Take, folder: Path) -> Task:
     """All that a worker needs, pictures included.
 
     Raises:
         InputError: a picture is gone.
     """
     job = take.of.job
-    return Order(
-        key=job.key,
-        sample=take.sample,
-        fingerprint=take.of.fingerprint,
-        mode=job.mode,
-        prompt=job.prompt,
+    return Task(
+        clip=replace(job.clip, sample=take.sample),
+        options=take.of.options,
         pictures=tuple(
-            (str(path), _content(path), _seen_from(path, folder), seen)
-            for path, seen in zip(job.pictures, take.of.hashes, strict=True)
+            SentPicture(
+                name=str(path),
+                content=_content(path),
+                path=_seen_from(path, folder),
+                sha256=picture.sha256,
+            )
+            for path, picture in zip(job.pictures, take.of.clip.pictures, strict=True)
         ),
-        options=job.options,
-        output=take.output,
-        format=job.format,
-        fps=job.fps,
-        crf=job.crf,
+        output=replace(job.output, format=job.format),
+        fingerprint=take.of.fingerprint,
+        name=take.output,
     )
 
 

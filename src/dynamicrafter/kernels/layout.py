@@ -6,13 +6,46 @@ input has that layout, and an equal copy where it has not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 from einops import rearrange
-from torch import Tensor, channels_last
+from torch import Tensor
+
+# By kind of device; channels last where a kind is not named. On CUDA, GroupNorm answers channels first, so that 260
+# copies a call turn the pictures round: benchmarks/gpu.py times both ways, for each version of PyTorch.
+_FORMATS: dict[str, torch.memory_format] = {}
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """How pictures, and the weights that convolve them, lie in a device's memory."""
+    return _FORMATS.get(device.type, torch.channels_last)
+
+
+def set_memory_format(kind: str, chosen: torch.memory_format) -> None:
+    """Choose for a kind of device, such as cuda: `torch.channels_last` or `torch.contiguous_format`.
+
+    Weights that were laid out before keep their layout; turn them with `nn.Module.to`.
+    """
+    _FORMATS[kind] = chosen
+
+
+@contextmanager
+def in_memory_format(kind: str, chosen: torch.memory_format) -> Iterator[None]:
+    """Choose for a while."""
+    before = _FORMATS.copy()
+    set_memory_format(kind, chosen)
+    try:
+        yield
+    finally:
+        _FORMATS.clear()
+        _FORMATS.update(before)
 
 
 def fold_frames(video: Tensor) -> Tensor:
-    """(b, c, f, h, w) → (b·f, c, h, w), channels last in memory."""
-    return rearrange(video, "b c f h w -> (b f) c h w").contiguous(memory_format=channels_last)
+    """(b, c, f, h, w) → (b·f, c, h, w), in the device's memory format."""
+    return rearrange(video, "b c f h w -> (b f) c h w").contiguous(memory_format=memory_format(video.device))
 
 
 def unfold_frames(pictures: Tensor, num_frames: int) -> Tensor:

@@ -7,6 +7,9 @@ the result is still in the registers. Where it can't, or where gradients are ask
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.nn import functional as F
@@ -71,6 +74,23 @@ class Linear(nn.Linear):
     def forward(self, tokens: Tensor) -> Tensor:  # pyrefly: ignore[bad-override-param-name]
         """(…, c) → (…, c′)."""
         return linear(tokens, self.weight, self.bias)
+
+
+def joint_product(tokens: Tensor, layers: Sequence[nn.Module]) -> Tensor | None:
+    """Several layers' answers to the same tokens, side by side, (…, n·c′), by one product; None where it gains nothing.
+
+    It does in a compiled call, where one kernel gathers the weights and what follows turns all answers round at once,
+    and where nothing but the weights makes a layer's answer: no bias, adapter, hook or subclass.
+    """
+    if not torch.compiler.is_compiling() or not all(_is_bare(layer) for layer in layers):
+        return None
+    return F.linear(tokens, torch.cat([cast("Tensor", layer.weight) for layer in layers]))
+
+
+def _is_bare(layer: nn.Module) -> bool:
+    if type(layer) is not Linear or layer.bias is not None or type(layer.weight) not in (Tensor, nn.Parameter):
+        return False
+    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
 
 
 class GatedLinear(Linear):

@@ -20,7 +20,6 @@ from PIL import Image
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.completeness import is_cut_short
 from dynamicrafter.media.encoders import (
-    EXACT_SWSCALE,
     EXIF_IMAGE_DESCRIPTION,
     GIF_TICK,
     NOTE_FILE,
@@ -28,12 +27,13 @@ from dynamicrafter.media.encoders import (
     WEBP_TICK,
     time_after,
 )
+from dynamicrafter.media.frames import FrameReader, first_video
 from dynamicrafter.media.notes import MAX_NOTE, Note, parse_note
 
 if TYPE_CHECKING:
-    from av import VideoFrame
     from av.container import InputContainer
 
+_UNSAID_DELAY = 100  # milliseconds; how long browsers show a frame of an animation whose delay is 0
 MAX_CLIP_BYTES = 4 * 2**30  # of decoded pixels
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv"  # none that reads lists of other files
 
@@ -51,13 +51,19 @@ def opened_safely(path: Path) -> Generator[None]:
     """Turn whatever a reader stumbles over into one InputError."""
     try:
         yield
-    except (InputError, MemoryError):
+    except InputError:
         raise
-    except PermissionError:
-        raise InputError(f"{path} may not be read by this user; change its permissions or copy it.") from None
+    except MemoryError as error:  # a damaged length may ask for any amount
+        raise InputError(
+            f"{path} takes more memory to decode than there is: it is damaged, or too large; copy it again or scale it "
+            f"down."
+        ) from error
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the clip's name and folder.") from None
     except Exception as error:
+        # The decoder, too, says "not permitted", of places in the file that don't exist.
+        if isinstance(error, PermissionError) and not os.access(path, os.R_OK):
+            raise InputError(f"{path} may not be read by this user; change its permissions or copy it.") from None
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} is no clip that can be read here, or a damaged one ({reason}).") from error
 
@@ -134,14 +140,13 @@ def _picture_note(image: Image.Image) -> Note | None:
 
 @contextmanager
 def opened_video(path: Path) -> Generator[InputContainer]:
-    """Open a video file that may open no other file."""
+    """Open a file with a video that may open no other file."""
     import av
 
     # An absolute path is never mistaken for an address, and the lists keep files that name other files out.
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
     with av.open(os.path.abspath(path), options=options) as container:  # noqa: PTH100
-        if not container.streams.video:
-            raise InputError(f"{path} holds no video.")
+        first_video(container, path)
         yield container
 
 
@@ -155,28 +160,15 @@ def _decode_video(path: Path) -> Decoded:
         if is_cut_short(file):
             raise InputError(f"{path} is cut short; copy or download it again.")
     with opened_video(path) as container:
-        stream = container.streams.video[0]
+        stream = first_video(container, path)
         stream.thread_type = "AUTO"
-        frames = _stack((upright_rgb(frame) for frame in container.decode(stream)), path)
+        reader = FrameReader(stream, path)
+        frames = _stack((reader.rgb(frame) for frame in reader.progressive(container.decode(stream))), path)
         note = _video_note(container)
         rate = stream.average_rate or stream.guessed_rate or (note.fps if note else None)
     if rate is None:
         raise InputError(f"{path} does not say its frames per second.")
     return Decoded(frames, Fraction(rate), note)
-
-
-def upright_rgb(frame: VideoFrame) -> np.ndarray:
-    """Give a decoded frame as uint8 (h, w, 3), rounded where libav's default truncates, turned as its file asks."""
-    from av.video.reformatter import ColorRange
-
-    rgb = frame.reformat(
-        format="rgb24",
-        src_colorspace=frame.colorspace,
-        src_color_range=frame.color_range,
-        dst_color_range=ColorRange.JPEG,  # full range; older PyAV heeds the source's matrix only if this is given
-        interpolation=EXACT_SWSCALE,
-    )
-    return np.rot90(rgb.to_ndarray(), round(frame.rotation / 90))
 
 
 def _decode_animation(path: Path, kind: str) -> Decoded:
@@ -198,8 +190,9 @@ def _decode_animation(path: Path, kind: str) -> Decoded:
             if sum(repeats) * pixels[0].nbytes > MAX_CLIP_BYTES:
                 raise InputError(f"{path} takes more than {MAX_CLIP_BYTES // 2**30} GiB when decoded; cut it first.")
             return Decoded(np.repeat(pixels, repeats, axis=0), note.fps, note)
-    if not sum(durations):
-        raise InputError(f"{path} does not say its frames per second.")
+    if len(durations) == 1:
+        raise InputError(f"{path} is one picture, where a clip is wanted; name an animation.")
+    durations = [duration or _UNSAID_DELAY for duration in durations]
     return Decoded(pixels, Fraction(1000 * len(durations), sum(durations)), note)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import one_line_errors, replacing_file
+from dynamicrafter.files.atomic import one_line_errors, replacing_file
 from dynamicrafter.media.encoders import encode_video
 from dynamicrafter.media.formats import check_rate, check_size, choose_crf, find_format
 from dynamicrafter.media.notes import write_note

@@ -11,7 +11,7 @@ from dynamicrafter.errors import InputError, OutputError
 from dynamicrafter.media.notes import MAX_FPS
 
 EVEN_WIDTH = 128  # pixels
-FormatName = Literal["mp4", "webm", "gif", "webp", "png", "npy"]
+FormatName = Literal["mp4", "mov", "webm", "gif", "webp", "png", "npy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,7 @@ FORMATS: dict[str, ClipFormat] = {
     clip_format.name: clip_format
     for clip_format in (
         ClipFormat(name="mp4", codec=_H264),
+        ClipFormat(name="mov", codec=_H264),
         ClipFormat(name="webm", codec=_VP9),
         ClipFormat(name="gif", max_fps=Fraction(50)),  # gif counts hundredths; viewers slow a delay of one down to ten
         ClipFormat(name="webp"),
@@ -70,7 +71,7 @@ FORMATS: dict[str, ClipFormat] = {
         ClipFormat(name="npy"),
     )
 }
-_KNOWN = ".mp4, .webm, .gif, .webp, .npy, or no extension for a folder of PNG frames"
+_KNOWN = ".mp4, .mov, .webm, .gif, .webp, .npy, or no extension for a folder of PNG frames"
 
 
 def find_format(path: Path, format: str | None = None) -> ClipFormat:  # noqa: A002
@@ -118,7 +119,9 @@ def choose_crf(crf: int | None, clip_format: ClipFormat) -> int | None:
     codec = clip_format.codec
     if codec is None:
         if crf is not None:
-            raise InputError(f"crf applies to mp4 and webm only, got crf {crf} for {clip_format.name}; leave it out.")
+            raise InputError(
+                f"crf applies to mp4, mov and webm only, got crf {crf} for {clip_format.name}; leave it out."
+            )
         return None
     if crf is None:
         return codec.default_crf

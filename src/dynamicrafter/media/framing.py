@@ -33,9 +33,23 @@ def frame_picture(picture: Image.Image, size: tuple[int, int], *, fit: Fit = "co
     Raises:
         InputError: size, fit or the picture's mode is not as above.
     """
-    height, width = _checked_size(size)
     if picture.mode != "RGB":
         raise InputError(f"picture must have mode RGB, got {picture.mode}; pass it through read_picture.")
+    return _framed(picture, size, fit)
+
+
+def frame_floats(pixels: np.ndarray, size: tuple[int, int], *, fit: Fit = "cover") -> np.ndarray:
+    """Bring float pixels (h, w, 3) in [0, 1] to a frame's size, as `frame_picture` does, without rounding to 8 bits.
+
+    Returns:
+        float32 (height, width, 3), a fresh array.
+    """
+    bands = (Image.fromarray(np.ascontiguousarray(band)) for band in np.moveaxis(pixels.astype(np.float32), -1, 0))
+    return np.stack([_framed(band, size, fit) for band in bands], axis=-1)
+
+
+def _framed(picture: Image.Image, size: tuple[int, int], fit: Fit) -> np.ndarray:
+    height, width = _checked_size(size)
     if fit == "cover":
         return _cover(picture, height, width)
     if fit == "contain":
@@ -76,10 +90,11 @@ def _contain(picture: Image.Image, height: int, width: int) -> np.ndarray:
     scale = min(height / picture.height, width / picture.width)
     inner_height = min(max(round(picture.height * scale), 1), height)
     inner_width = min(max(round(picture.width * scale), 1), width)
-    frame = np.full((height, width, 3), BAR_LEVEL, np.uint8)
+    scaled = np.asarray(picture.resize((inner_width, inner_height), Image.Resampling.BILINEAR))
+    level = BAR_LEVEL if scaled.dtype == np.uint8 else BAR_LEVEL / 255
+    frame = np.full((height, width, *scaled.shape[2:]), level, scaled.dtype)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
-    scaled = picture.resize((inner_width, inner_height), Image.Resampling.BILINEAR)
-    frame[top : top + inner_height, left : left + inner_width] = np.asarray(scaled)
+    frame[top : top + inner_height, left : left + inner_width] = scaled
     return frame
 
 

@@ -2,8 +2,8 @@
 
     {"dynamicrafter": {...options...}, "fps": "24000/1001", "frames": 16}
 
-mp4 and webm hold it as the `comment` tag, gif as a comment extension, webp as EXIF ImageDescription, a folder of PNGs
-as `clip.json` and in the first frame's text, npy behind the array, where `numpy.load` does not look.
+mp4, mov and webm hold it as the `comment` tag, gif as a comment extension, webp as EXIF ImageDescription, a folder of
+PNGs as `clip.json` and in the first frame's text, npy behind the array, where `numpy.load` does not look.
 A note may come from anywhere, so it is read as data of limited size and otherwise not believed.
 """
 

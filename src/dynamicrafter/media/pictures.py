@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import logging
 import os
 import warnings
@@ -15,28 +16,52 @@ from PIL import Image, ImageOps
 from dynamicrafter.errors import InputError
 
 MAX_PIXELS = 150_000_000  # above what cameras of 100 megapixels make; decoded it takes 600 MB
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")  # that their files mostly have
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")  # mostly
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # none of them starts another program, as EPS would
 
 _log = logging.getLogger(__name__)
 
 _VIDEO = "a video; take one frame of it, e.g. `ffmpeg -i VIDEO -frames:v 1 frame.png`"
 _SVG = "an SVG drawing; export it as PNG"
+_HEIC = 'a HEIC photo; run pip install "dynamicrafter[heif]" to read those, or export it as JPEG'
+_BURST = "a burst of HEIC photos; export one of them as JPEG"
+_JXL = "a JPEG XL picture; export it as JPEG or PNG"
+_JP2 = "a JPEG 2000 picture; export it as JPEG or PNG"
+_RAW = "a camera raw file; develop it, and export it as JPEG or PNG"
 _OTHER_KINDS = (  # (offset, first bytes, what it is and what to do)
     (0, b"%PDF", "a PDF document; export its page as PNG"),
     (0, b"%!PS", "a PostScript drawing; export it as PNG"),
     (0, b"8BPS", "a Photoshop document; export it as PNG"),
     (0, b"<svg", _SVG),
     (0, b"<?xml", _SVG),
-    (4, b"ftypheic", "a HEIC photo; export it as JPEG"),
-    (4, b"ftypheix", "a HEIC photo; export it as JPEG"),
-    (4, b"ftypmif1", "a HEIF photo; export it as JPEG"),
+    (0, b"\xff\x0a", _JXL),
+    (4, b"JXL ", _JXL),
+    (4, b"jP  ", _JP2),
+    (0, b"\xff\x4f\xff\x51", _JP2),
+    *((4, b"ftyp" + brand, _HEIC) for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2")),
+    *((4, b"ftyp" + brand, _BURST) for brand in (b"msf1", b"hevc", b"hevx", b"hevm", b"hevs")),
+    (4, b"ftypcrx ", _RAW),  # CR3
+    (0, b"FUJIFILMCCD-RAW", _RAW),
+    (0, b"IIRO", _RAW),  # ORF
+    (0, b"IIRS", _RAW),
+    (0, b"MMOR", _RAW),
+    (0, b"IIU\0", _RAW),  # RW2
+    (0, b"FOVb", _RAW),  # X3F
+    (0, b"\0MRM", _RAW),
+    (8, b"CR\x02", _RAW),
     (4, b"ftypavi", "a damaged AVIF picture; copy or download it again"),
     (4, b"ftyp", _VIDEO),
     (0, b"\x1a\x45\xdf\xa3", _VIDEO),
     (8, b"AVI ", _VIDEO),
     (0, b"\x00\x00\x01\xba", _VIDEO),
 )
+# Raw files of these are TIFFs, whose first picture is a thumbnail.
+_RAW_SUFFIXES = (
+    *(".dng", ".nef", ".nrw", ".cr2", ".arw", ".srf", ".sr2", ".pef", ".srw", ".erf", ".kdc", ".dcr"),
+    *(".mos", ".iiq", ".3fr", ".fff"),
+)
+_DNG_VERSION, _SUBFILE, _COLOURS = 50706, 254, 262  # TIFF's tags
+_THUMBNAIL, _SENSOR = 1, (32803, 34892)  # their values: a smaller copy of another picture; colours of a sensor
 
 
 def read_picture(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
@@ -48,8 +73,8 @@ def read_picture(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
     the published code applies none.
 
     Args:
-        source: a file (JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF, known by content, not by name), an opened picture,
-            or RGB pixels (h, w, 3), uint8 or floats in [0, 1].
+        source: a file (JPEG, PNG, WebP, BMP, GIF, TIFF or AVIF, with pillow-heif HEIC too, known by content, not by
+            name), an opened picture, or pixels as `opaque` takes them.
 
     Returns:
         A picture of its own, mode RGB, up to 150 megapixels.
@@ -101,15 +126,50 @@ def _identified(file: BinaryIO, path: Path) -> Image.Image:
             # Pillow warns from 89 megapixels on and refuses from 179 on; MAX_PIXELS lies between. What else it warns
             # of while opening (damaged side information) either does not matter or becomes an error in decoding.
             warnings.simplefilter("ignore")
-            return Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=FORMATS)
     except PermissionError:
         raise
     except Image.UnidentifiedImageError:
         file.seek(0)
-        raise InputError(f"{path} is {_other_kind(file.read(1024))}.") from None
+        kind = _other_kind(file.read(1024))
+        if kind == _HEIC and (photo := _heif_photo(file, path)) is not None:
+            return photo
+        raise InputError(f"{path} is {kind}.") from None
     except Image.DecompressionBombError:
         raise InputError(_too_large(path)) from None
     except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise InputError(_damaged(path, error)) from error
+    if image.format == "TIFF" and _is_raw(image, path):
+        raise InputError(f"{path} is {_RAW}.")
+    return image
+
+
+def _is_raw(image: Image.Image, path: Path) -> bool:
+    """Whether a TIFF is a camera raw file, whose first picture is a thumbnail, or the sensor's levels."""
+    tags = getattr(image, "tag_v2", {})
+    return (
+        path.suffix.lower() in _RAW_SUFFIXES
+        or _DNG_VERSION in tags
+        or tags.get(_SUBFILE) == _THUMBNAIL
+        or tags.get(_COLOURS) in _SENSOR
+    )
+
+
+def _heif_photo(file: BinaryIO, path: Path) -> Image.Image | None:
+    """The photo in a HEIC file; None without the package that reads them."""
+    try:
+        pillow_heif = importlib.import_module("pillow_heif")
+    except ImportError:
+        return None
+    file.seek(0)
+    try:
+        found = pillow_heif.open_heif(file)
+        if found.size[0] * found.size[1] > MAX_PIXELS:
+            raise InputError(_too_large(path))
+        return found.to_pillow()
+    except InputError:
+        raise
+    except Exception as error:  # as with Pillow's own readers
         raise InputError(_damaged(path, error)) from error
 
 
@@ -136,9 +196,9 @@ def _upright_rgb(image: Image.Image, *, name: str) -> Image.Image:
         raise InputError(f"{name} must have at least one pixel, got {image.width}×{image.height}.")
     try:
         image = ImageOps.exif_transpose(image)
-    except MemoryError:
-        raise
-    except Exception as error:  # as above: decoding happens here
+    except (
+        Exception
+    ) as error:  # as above, a damaged length that asks for any amount of memory among it: decoding happens here
         raise InputError(_damaged(name, error)) from error
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit_grey(image, name)
@@ -170,16 +230,34 @@ def _over_white(image: Image.Image, name: str) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _from_array(pixels: np.ndarray) -> Image.Image:
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise InputError(f"picture must have shape (h, w, 3), RGB, got {pixels.shape}.")
+def opaque(pixels: np.ndarray) -> np.ndarray:
+    """Check a picture's pixels, and lay what is transparent over white, as with files.
+
+    Args:
+        pixels: (h, w, 3) or, with opacity, (h, w, 4); uint8 or floats in [0, 1].
+
+    Returns:
+        (h, w, 3), uint8 or float32.
+
+    Raises:
+        InputError: another shape, type or range.
+    """
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or 0 in pixels.shape:
+        raise InputError(f"picture must have shape (h, w, 3), RGB, or (h, w, 4), RGBA, got {pixels.shape}.")
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
         raise InputError(_too_large("picture"))
     if pixels.dtype == np.uint8:
-        return Image.fromarray(np.ascontiguousarray(pixels))
+        whole = np.ascontiguousarray(pixels)
+        return whole if whole.shape[2] == 3 else np.asarray(_over_white(Image.fromarray(whole), "picture"))
     if not np.issubdtype(pixels.dtype, np.floating):
         raise InputError(f"picture must be uint8, or floats in [0, 1], got {pixels.dtype}.")
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= 1):  # so written, NaN is refused too
         raise InputError(f"picture must hold floats in [0, 1], got {low:g} to {high:g}; divide by its largest level.")
-    return Image.fromarray((pixels.astype(np.float32) * 255).round().astype(np.uint8))
+    colours, opacity = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32)
+    return colours if opacity.size == 0 else colours * opacity + (1 - opacity)
+
+
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    whole = opaque(pixels)
+    return Image.fromarray(whole if whole.dtype == np.uint8 else (whole * 255).round().astype(np.uint8))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dynamicrafter.errors import InputError, OutputError
-from dynamicrafter.media.atomic import check_target, one_line_errors, replacing_file, replacing_folder
+from dynamicrafter.files.atomic import check_target, one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.media.decoders import decode, decode_note, kind_of, opened_safely
 from dynamicrafter.media.encoders import encode_gif, encode_npy, encode_png_folder, encode_video, encode_webp
 from dynamicrafter.media.formats import ClipFormat, check_rate, check_size, choose_crf, find_format
@@ -54,17 +54,17 @@ def write_clip(
 ) -> None:
     """Write a clip; it appears under its name only when it is complete, and an older one stays until then.
 
-    mp4 is H.264, webm is VP9; gif and webp are animations that loop for ever; png is a folder of 0000.png, 0001.png, …
-    with clip.json; npy is the array. png and npy are lossless.
+    mp4 and mov are H.264, webm is VP9; gif and webp are animations that loop for ever; png is a folder of 0000.png,
+    0001.png, … with clip.json; npy is the array. png and npy are lossless.
 
     Args:
         path: the file, or the folder for png. Its extension names the format; none means png.
-        frames: uint8 (f, h, w, 3), RGB. Even height and width for mp4 and webm.
+        frames: uint8 (f, h, w, 3), RGB. Even height and width for mp4, mov and webm.
         fps: 0.1 … 240 frames per second, at most 50 for gif; a fraction such as "24000/1001" is kept exactly.
         metadata: how the clip was made, as JSON values; `read_metadata` gives it back.
-        crf: quality of mp4 (0 … 51, default 16) and webm (0 … 63, default 24), smaller is better. At 0, mp4 is
+        crf: quality of mp4 and mov (0 … 51, default 16) and webm (0 … 63, default 24), smaller is better. At 0, mp4 is
             lossless but for its colours' halved resolution, and few players can show it.
-        format: mp4, webm, gif, webp, png or npy, where the extension does not say it.
+        format: mp4, mov, webm, gif, webp, png or npy, where the extension does not say it.
 
     Raises:
         InputError: frames, fps, metadata, crf or format break a rule above.
@@ -123,7 +123,8 @@ def _encode(
 def read_clip(path: str | Path) -> tuple[np.ndarray, Fraction]:
     """Read a clip whole: one of ours, or another video in mp4, mov, mkv, webm, avi, flv or MPEG, a GIF or a WebP.
 
-    Video is turned upright as it asks; without a tag for its colours, they are taken for BT.601.
+    Video is shown as it asks: turned and mirrored, with square pixels, without fields, HDR (PQ, HLG) with the white of
+    SDR at 255. Without a tag for its colours, they are taken for BT.601.
 
     Returns:
         frames, uint8 (f, h, w, 3), RGB, and frames per second (of a video with a varying rate, the average).

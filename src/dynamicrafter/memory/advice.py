@@ -12,6 +12,7 @@ from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.memory.footprint import measure_footprint
 from dynamicrafter.memory.plan import Measure, MemoryPlan, make_plan, measures_on
 
+_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 _SMALLER = ((320, 512), (256, 256), (128, 128))
 
 
@@ -95,3 +96,10 @@ def remedy(needs: ClipNeeds, *, free: int) -> str:
             return f"--memory {tighter.budget // 10**7 / 100:g}GB makes it fit ({does})"
     flags = advise(now)
     return f"{flags} makes it fit" if flags else "take a smaller --size, or close other programs that use the memory"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; of PyTorch's, only CUDA's has a class of its own."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _WORDS)

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.networks import dtype_for
-from dynamicrafter.memory.footprint import measure_footprint
+from dynamicrafter.memory.footprint import image_context_shape, measure_footprint
 from dynamicrafter.memory.plan import MemoryPlan, make_plan
 from dynamicrafter.memory.tiles import pixels_of_a_latent
 from dynamicrafter.models.deep_features import DeepFeatures
@@ -162,7 +162,7 @@ def estimate_run(
 
     text, image = _contexts(networks, passes=passes, num_frames=num_frames)
     projected = count_call(lambda: unet.project_context(text, image))
-    context = unet.project_context(text[:1], image[:1])
+    context = unet.project_context(text[:1], None if image is None else image[:1])
     sample = _empty(1, unet.config.in_channels, *latent.values(), dtype=unet.dtype)
     called = count_call(lambda: unet(sample, _empty(1, dtype=torch.int64), context=context, windows=windows))
 
@@ -188,25 +188,26 @@ def _empty(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, device="meta", dtype=dtype)
 
 
-def _contexts(networks: Mapping[Component, Any], *, passes: int, num_frames: int) -> tuple[Tensor, Tensor]:
-    unet, projector = networks["unet"], networks["image_projector"]
+def _contexts(networks: Mapping[Component, Any], *, passes: int, num_frames: int) -> tuple[Tensor, Tensor | None]:
+    unet = networks["unet"]
     width = unet.config.cross_attention_dim
     text = _empty(passes, _text_length(networks), width, dtype=unet.dtype)
-    return text, _empty(passes, num_frames, projector.config.num_queries, width, dtype=unet.dtype)
+    shape = image_context_shape(networks, num_frames)
+    return text, None if shape is None else _empty(passes, *shape, dtype=unet.dtype)
 
 
 def _encoding_flops(networks: Mapping[Component, Any], *, passes: int, height: int, width: int, num_frames: int) -> int:
     """Prompt and picture, and what stands in for them in an unconditional pass; the picture's latents."""
     contexts = min(passes, 2)
-    vision, vae = networks["image_encoder"], networks["vae"]
     tokens = _empty(contexts, _text_length(networks), dtype=torch.int64)
-    pixels = _empty(contexts, 3, CLIP_PIXELS, CLIP_PIXELS, dtype=vision.dtype)
-    picture = _empty(1, 3, height, width, dtype=vae.dtype)
-    calls = (
-        lambda: networks["text_encoder"](tokens),
-        lambda: networks["image_projector"](vision(pixel_values=pixels).last_hidden_state, num_frames),
-        lambda: vae.encode(picture),
-    )
+    calls: list[Callable[[], object]] = [lambda: networks["text_encoder"](tokens)]
+    if "image_encoder" in networks:
+        vision = networks["image_encoder"]
+        pixels = _empty(contexts, 3, CLIP_PIXELS, CLIP_PIXELS, dtype=vision.dtype)
+        calls.append(lambda: networks["image_projector"](vision(pixel_values=pixels).last_hidden_state, num_frames))
+    if networks["unet"].takes_image_latents:
+        picture = _empty(1, 3, height, width, dtype=networks["vae"].dtype)
+        calls.append(lambda: networks["vae"].encode(picture))
     return sum(count_call(call).flops for call in calls)
 
 

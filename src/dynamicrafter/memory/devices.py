@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.units import FREE, parse_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -118,3 +119,19 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         return min(torch.mps.recommended_max_memory(), free + torch.mps.driver_allocated_memory())
     return free + psutil.Process().memory_info().rss
+
+
+def budget_bytes(memory: str | int | None, device: torch.device) -> int:
+    """Bytes that a run may take on a device.
+
+    Args:
+        memory: such as 8GB, or bytes; "free" for what other programs leave at this moment; None for all of it.
+
+    Raises:
+        InputError: no size, or the memory of a device that is not on this machine.
+    """
+    if memory is None:
+        return total_memory(device)
+    if memory == FREE:
+        return free_memory(device)
+    return parse_memory(memory) if isinstance(memory, str) else memory

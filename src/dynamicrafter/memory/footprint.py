@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import COMPONENTS, dtype_for
+from dynamicrafter.checkpoints.networks import dtype_for
 from dynamicrafter.memory.blocks import blocks_bytes
 from dynamicrafter.memory.int8 import quantized_bytes, widest_weight_bytes
 from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent, tile_pixels
@@ -86,7 +86,7 @@ def measure_footprint(
     """What a run's parts take, from shapes alone.
 
     Args:
-        networks: all five, filled or empty.
+        networks: all that the model has, filled or empty.
         height, width: pixels, multiples of 64.
         num_frames: that go through the UNet at once.
         passes: of a guided step, 1 to 3.
@@ -96,7 +96,7 @@ def measure_footprint(
         fixed: networks that can't leave.
     """
     unet, vae = networks["unet"], networks["vae"]
-    sizes = {name: _itemsize(name, networks[name], dtype) for name in COMPONENTS}
+    sizes = {name: _itemsize(name, networks[name], dtype) for name in networks}
     of_unet = sizes["unet"]
     factor = pixels_of_a_latent(vae)
     latent = {"num_frames": num_frames, "height": height // factor, "width": width // factor, "itemsize": of_unet}
@@ -107,13 +107,13 @@ def measure_footprint(
     video, chunk = videos * num_frames * picture, min(decode_chunk_size, videos * num_frames)
     widest = widest_weight_bytes(unet, of_unet)
     return Footprint(
-        weights={name: weight_bytes(networks[name], sizes[name]) for name in COMPONENTS},
+        weights={name: weight_bytes(networks[name], sizes[name]) for name in networks},
         weights_int8=quantized_bytes(unet, of_unet) + widest,
         blocks=blocks_bytes(unet, lambda part: weight_bytes(part, of_unet)),
         blocks_int8=blocks_bytes(unet, lambda part: quantized_bytes(part, of_unet)) + widest,
         encoding=int(videos * (encoding * pixels + 2 * picture)),
         encoding_tiled=int(encoding * tile + videos * 3 * picture),
-        conditioning=_conditioning_bytes(networks, rows=videos, itemsize=sizes["image_encoder"]) + contexts,
+        conditioning=_conditioning_bytes(networks, rows=videos, itemsize=sizes["text_encoder"]) + contexts,
         denoising=contexts + activation_bytes(unet, batch=videos, **latent),
         denoising_together=contexts + activation_bytes(unet, batch=videos * passes, **latent),
         decoding=int(max(chunk * decoding * pixels + video, _ROUNDING * video)),
@@ -156,7 +156,8 @@ def _score_bytes(unet: DynamiCrafterUNet, *, rows: int, tokens: int) -> int:
 
 def _itemsize(name: Component, network: nn.Module, dtype: torch.dtype | None) -> int:
     """Bytes of a number in a network at work; an autoencoder in float16 works in float32."""
-    own = next(parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    kinds = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    own = next(kinds, torch.float32)
     works_in = dtype_for(name, dtype or own)
     assert works_in is not None
     return works_in.itemsize
@@ -171,10 +172,25 @@ def _per_pixel(vae: Autoencoder, itemsize: int) -> tuple[float, float]:
 
 
 def _conditioning_bytes(networks: Mapping[Component, Any], *, rows: int, itemsize: int) -> int:
-    text, image = networks["text_encoder"].config, networks["image_encoder"].config
-    tokens = (image.image_size // image.patch_size) ** 2 + 1
-    elements = max(text.max_position_embeddings * text.hidden_size, tokens * image.hidden_size)
-    return rows * (CONDITIONING_PER_TOKEN * elements * itemsize + _SCALING_BYTES)
+    text = networks["text_encoder"].config
+    elements = text.max_position_embeddings * text.hidden_size
+    scaling = 0
+    if "image_encoder" in networks:
+        image = networks["image_encoder"].config
+        tokens = (image.image_size // image.patch_size) ** 2 + 1
+        elements, scaling = max(elements, tokens * image.hidden_size), _SCALING_BYTES
+    return rows * (CONDITIONING_PER_TOKEN * elements * itemsize + scaling)
+
+
+def image_context_shape(networks: Mapping[Component, Any], num_frames: int) -> tuple[int, int, int] | None:
+    """Frames, tokens of each, and width of the context that a model makes of a clip's picture; None where it has none.
+
+    Where frames share their tokens, that counts as one frame.
+    """
+    if "image_projector" not in networks:
+        return None
+    config = networks["image_projector"].config
+    return 1 if config["num_frames"] == 1 else num_frames, config["num_queries"], config["output_width"]
 
 
 def _context_bytes(networks: Mapping[Component, Any], *, rows: int, num_frames: int, itemsize: int) -> int:
@@ -182,5 +198,6 @@ def _context_bytes(networks: Mapping[Component, Any], *, rows: int, num_frames: 
     layers = (module for name, module in networks["unet"].named_modules() if name.endswith("to_v_text"))
     widths = sum(layer.out_features for layer in layers)
     tokens = networks["text_encoder"].config.max_position_embeddings
-    tokens += num_frames * networks["image_projector"].config["num_queries"]
+    of_image = image_context_shape(networks, num_frames)
+    tokens += 0 if of_image is None else of_image[0] * of_image[1]
     return 2 * rows * tokens * widths * itemsize

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.memory.blocks import BlockOffload
 from dynamicrafter.memory.changes import Snapshot
 from dynamicrafter.memory.devices import has_own_memory, indexed
@@ -40,7 +39,8 @@ _OF_UNET = frozenset({"blocks", "int8"})
 class Offloader:
     """Brings a pipeline's networks to their device when they are asked for.
 
-    Every method takes the networks by component, which a pipeline's user may exchange at any time.
+    Every method takes the networks by component, those that there are, which a pipeline's user may exchange at any
+    time.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Offloader:
         """Networks that can't leave a device, for they would be dropped and can't be read again as they are."""
         if has_own_memory(device):
             return frozenset()
-        return frozenset(name for name in COMPONENTS if not can_unload(networks[name]))
+        return frozenset(name for name in networks if not can_unload(networks[name]))
 
     def measures(self, networks: Networks, device: torch.device) -> tuple[Measure, ...]:
         """What can be done on a device and undone again; to be exact again, 8 bits need weights that can be read."""
@@ -80,7 +80,8 @@ class Offloader:
         if device != self.device:
             self._copies.clear()
         self.device, self._measures = device, measures
-        leaving: frozenset[Component] = (plan.leaving if plan else frozenset()) - self.fixed(networks, device)
+        leaving: frozenset[Component] = frozenset(plan.leaving & networks.keys()) if plan else frozenset()
+        leaving -= self.fixed(networks, device)
         if measures & _OF_UNET:
             leaving = leaving.union(_UNET) if has_own_memory(device) else leaving - _UNET
         self._leaving = leaving
@@ -100,17 +101,18 @@ class Offloader:
         self._copies.clear()
 
     def onload(self, networks: Networks, *names: Component) -> None:
-        """Have these networks on the device; of the others, those leave that don't stay."""
+        """Have these networks on the device, as far as there are any; of the others, those leave that don't stay."""
+        names = tuple(name for name in names if name in networks)
         at_work = tuple((name, id(networks[name])) for name in names)
-        first = next(networks[names[0]].parameters())
-        if at_work == self._at_work and first.device == (self.device or first.device):
+        devices = {_device_of(networks[name]) for name in names} - {None}  # absent encoders have no weights
+        if at_work == self._at_work and (self.device is None or devices <= {self.device}):
             return  # as in every step of a run
         for name in self._leaving.difference(names):
             self._leave(networks, name)
         for name in names:
             self._come(networks, name)
         self._at_work = at_work
-        if next(networks[names[0]].parameters()).device.type == "cpu":
+        if torch.device("cpu") in {_device_of(networks[name]) for name in names}:
             self._tune_heap()
 
     def _tune_heap(self) -> None:
@@ -217,6 +219,10 @@ class _TreatedUNet:
             source.forget()
 
 
+def _device_of(network: nn.Module) -> torch.device | None:
+    return next((parameter.device for parameter in network.parameters()), None)
+
+
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return dict(chain(network.named_parameters(), network.named_buffers()))
 
@@ -249,8 +255,8 @@ def _lay_out(network: nn.Module) -> None:
     """Turn convolutions' weights; not while they are read, for it would copy what is only mapped from a file."""
     otherwise = _in_other_layouts(network)
     left = [(each.data_ptr(), each.data_ptr() + each.nbytes) for each in otherwise if each.device.type == "cpu"]
-    to: Any = nn.Module.to  # whose annotations know no memory format
-    to(network, memory_format=torch.channels_last)
+    for tensor in otherwise:  # one by one, as a network's own method would stumble over kernels along time
+        tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     drop_pages(left)
 
 

@@ -38,9 +38,18 @@ class TemporalConvolution(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions around the embedding of time and motion, then the temporal convolution."""
+    """Two 3×3 convolutions around the embedding of time and motion, then the temporal convolution, if any."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, embedding: int, groups: int, dropout: float) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embedding: int,
+        groups: int,
+        dropout: float,
+        along_time: bool = True,
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps=1e-5)
         self.conv1 = FrameConvolution(in_channels, out_channels, 3, padding=1)
@@ -49,7 +58,7 @@ class ResidualBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.conv2 = FrameConvolution(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
-        self.temporal = TemporalConvolution(out_channels, groups=groups, dropout=dropout)
+        self.temporal = TemporalConvolution(out_channels, groups=groups, dropout=dropout) if along_time else None
 
     def forward(self, pictures: Tensor, embedding: Tensor, num_frames: int) -> Tensor:
         """(b·f, c, h, w) and the activated embedding (b, e) → (b·f, c′, h, w)."""
@@ -57,13 +66,16 @@ class ResidualBlock(nn.Module):
         embedded = self.embedding(embedding)[:, None, :, None, None]
         hidden = (hidden.unflatten(0, (-1, num_frames)) + embedded).flatten(0, 1)
         hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden))))
-        return self.temporal(self.shortcut(pictures) + hidden, num_frames)
+        hidden = self.shortcut(pictures) + hidden
+        return hidden if self.temporal is None else self.temporal(hidden, num_frames)
 
 
 class Unit(nn.Module):
     """A residual block and, where the level has attention, a spatial and a temporal transformer."""
 
-    def __init__(self, residual: ResidualBlock, *, channels: int, attention: dict | None) -> None:
+    def __init__(
+        self, residual: ResidualBlock, *, channels: int, attention: dict | None, farthest: int | None = None
+    ) -> None:
         super().__init__()
         self.residual = residual
         self.spatial: SpatialTransformer | None = None
@@ -72,7 +84,7 @@ class Unit(nn.Module):
             head_dim, groups = attention["head_dim"], attention["groups"]
             self.spatial = SpatialTransformer(channels, **attention)
             self.temporal = TemporalTransformer(
-                channels, num_heads=channels // head_dim, head_dim=head_dim, groups=groups
+                channels, num_heads=channels // head_dim, head_dim=head_dim, groups=groups, farthest=farthest
             )
 
     def project_context(self, text: Tensor, image: Tensor) -> ContextKeysValues:

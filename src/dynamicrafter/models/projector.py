@@ -61,7 +61,7 @@ class ImageProjector(ModelMixin, ConfigMixin):
         depth: pairs of attention and feed-forward.
         num_heads, head_dim: of the attention.
         num_queries: context tokens of one frame.
-        num_frames: frames that queries were learned for.
+        num_frames: frames that queries were learned for; with 1, all frames of a clip share its tokens.
     """
 
     _no_split_modules = ("QueryAttention", "QueryFeedForward")
@@ -96,13 +96,13 @@ class ImageProjector(ModelMixin, ConfigMixin):
             num_frames: length of the clip, 1 to the number learned; None for that number.
 
         Returns:
-            (b, f, num_queries, output_width).
+            (b, f, num_queries, output_width); (b, 1, num_queries, output_width) where frames share them.
 
         Raises:
             InputError: num_frames out of range.
         """
         learned = self.config["num_frames"]
-        num_frames = learned if num_frames is None else num_frames
+        num_frames = learned if num_frames is None or learned == 1 else num_frames
         if not 1 <= num_frames <= learned:
             raise InputError(f"num_frames must be between 1 and {learned}, got {num_frames}; try {learned}.")
         image = self.proj_in(image_tokens)

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.kernels.layout import fold_frames, unfold_frames
+from dynamicrafter.models.adaptable import Adaptable
 from dynamicrafter.models.attention import ContextKeysValues, GatedFeedForward, TemporalTransformer
 from dynamicrafter.models.blocks import ResidualBlock, UNetBlock, Unit, Upsample
 from dynamicrafter.models.deep_features import DeepFeatures
@@ -41,7 +41,7 @@ class UNetOutput(BaseOutput):
     sample: Tensor
 
 
-class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
+class DynamiCrafterUNet(Adaptable, ModelMixin, ConfigMixin):
     """Predicts v, ε or x₀ (as its scheduler says) from noisy latents, image latents, text, image and motion.
 
     Args:
@@ -58,6 +58,10 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         learned_image_scale: weight image attention by tanh(alpha) + 1 instead of 1.
         default_motion: the motion number when none is given.
         max_frames: the most frames that temporal attention was trained for.
+        reads_image: whether cross-attention has keys and values for image tokens, of each frame or of the clip.
+        reads_motion: whether the motion number is embedded; else it is ignored.
+        temporal_convolutions: whether residual blocks end in them.
+        relative_positions: distance of frames up to which temporal attention tells them apart; None where it doesn't.
     """
 
     _supports_gradient_checkpointing = True
@@ -86,6 +90,10 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         learned_image_scale: bool = False,
         default_motion: int = 24,
         max_frames: int = 16,
+        reads_image: bool = True,
+        reads_motion: bool = True,
+        temporal_convolutions: bool = True,
+        relative_positions: int | None = None,
     ) -> None:
         super().__init__()
         widths = list(block_out_channels)
@@ -96,24 +104,37 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         base, embedding = widths[0], 4 * widths[0]
         self.sinusoid = Timesteps(base, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(base, embedding)
-        self.motion_embedding = TimestepEmbedding(base, embedding)
+        self.motion_embedding = TimestepEmbedding(base, embedding) if reads_motion else None
 
         attention = {
             "head_dim": attention_head_dim,
             "context_width": cross_attention_dim,
             "groups": norm_num_groups,
             "learned_scale": learned_image_scale,
+            "read_image": reads_image,
         }
 
         def residual(wide: int, out: int) -> ResidualBlock:
-            return ResidualBlock(wide, out, embedding=embedding, groups=norm_num_groups, dropout=dropout)
+            return ResidualBlock(
+                wide,
+                out,
+                embedding=embedding,
+                groups=norm_num_groups,
+                dropout=dropout,
+                along_time=temporal_convolutions,
+            )
 
         def unit(wide: int, out: int, *, attends: bool) -> Unit:
-            return Unit(residual(wide, out), channels=out, attention=attention if attends else None)
+            looks = attention if attends else None
+            return Unit(residual(wide, out), channels=out, attention=looks, farthest=relative_positions)
 
         self.conv_in = nn.Conv2d(in_channels, base, 3, padding=1)
         self.init_temporal = TemporalTransformer(
-            base, num_heads=init_attention_heads, head_dim=attention_head_dim, groups=norm_num_groups
+            base,
+            num_heads=init_attention_heads,
+            head_dim=attention_head_dim,
+            groups=norm_num_groups,
+            farthest=relative_positions,
         )
         skips = [base]
         width = base
@@ -142,6 +163,17 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.conv_out = nn.Conv2d(base, out_channels, 3, padding=1)
         self.gradient_checkpointing = False
 
+    def compile_repeated_blocks(self, *args: Any, **options: Any) -> None:
+        """Compile unit by unit, as diffusers does, with room for a graph of each: PyTorch keeps 8 and then gives up."""
+        limits: Any = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, 2 * len(list(self._units())))
+        super().compile_repeated_blocks(*args, **options)
+
+    @property
+    def takes_image_latents(self) -> bool:
+        """Whether the picture's latents stand beside the noisy ones."""
+        return self.config["in_channels"] > self.config["out_channels"]
+
     def set_part_bytes(self, num_bytes: int | None) -> None:
         """Let feed-forward layers widen their tokens in parts of so many bytes; None for what suits the device."""
         for module in self.modules():
@@ -149,17 +181,18 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 module.part_bytes = num_bytes
 
     @apply_forward_hook
-    def project_context(self, text_context: Tensor, image_context: Tensor) -> Context:
+    def project_context(self, text_context: Tensor, image_context: Tensor | None = None) -> Context:
         """Every cross-attention's keys and values, which stay the same over a whole sampling run.
 
         Args:
-            text_context: (b, n, c).
-            image_context: (b, f, m, c), m tokens for each frame.
+            text_context: (b, n, c), or (b·f, n, c) where each frame has a text of its own.
+            image_context: (b, f, m, c), m tokens for each frame, or (b, 1, m, c), the same for all; None where the
+                network reads no picture.
 
         Returns:
             One entry for each unit with attention, in the order of execution; `forward` takes it as `context`.
         """
-        frames = image_context.flatten(0, 1)
+        frames = text_context[:, :0] if image_context is None else image_context.flatten(0, 1)
         return tuple(unit.project_context(text_context, frames) for unit in self._units() if unit.spatial is not None)
 
     def forward(
@@ -173,6 +206,7 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         context: Context | None = None,
         windows: TimeWindows | None = None,
         memory: DeepFeatures | None = None,
+        control: Sequence[Tensor] | None = None,
         return_dict: bool | None = None,
     ) -> Tensor | UNetOutput | tuple[Tensor]:
         """Predict from latents at one noise level.
@@ -182,12 +216,15 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 per downsampling.
             timestep: (b,), or one for all videos, 0 … 999.
             text_context: (b, n, cross_attention_dim).
-            image_context: (b, f, m, cross_attention_dim).
+            image_context: (b, f, m, cross_attention_dim), or (b, 1, m, cross_attention_dim) for all frames alike; None
+                where the network reads no picture.
             motion: (b,), or one for all videos, in the checkpoint's unit; None for the default.
             context: the answer of `project_context`, instead of the two contexts.
             windows: what temporal attention sees at once of a clip that is longer; shorter ones it sees as a whole.
                 All else along time, convolutions and norms, sees the clip as one.
             memory: of an earlier call of the same run, whose deep features stand in where little has changed.
+            control: added to each skip, in the order in which they are made, and to the middle's output; not with a
+                memory. (b·f, c, h′, w′) each.
             return_dict: True for an output with `.sample`, False for a tuple, as in diffusers; left out, the tensor.
 
         Returns:
@@ -203,18 +240,19 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         motion = _for_each("motion", self.config["default_motion"] if motion is None else motion, sample)
         if context is None:
             assert text_context is not None
-            assert image_context is not None
             context = self.project_context(text_context, image_context)
         parts = None
         if windows is not None and at_once < num_frames:
             parts = windows_on(windows, num_frames, sample.device, sample.dtype)
         embedding = F.silu(self._embed(timestep, motion, sample))
         surface = self.init_temporal(self.conv_in(fold_frames(sample)), num_frames, parts)
-        compute = partial(self._deep, num_frames=num_frames, parts=parts)
+        compute = partial(self._deep, num_frames=num_frames, parts=parts, control=control)
         if memory is None:
             hidden = compute(surface, embedding, context)
         else:
+            assert control is None
             hidden = memory.recall(surface, sample.shape[0], compute, embedding, context)
+        surface = surface if control is None else surface + control[0]
         last = iter(context[-1:])
         hidden = self._run(self._last_unit, cat([hidden, surface], dim=1), embedding, last, num_frames, parts)
         answer = unfold_frames(self.conv_out(F.silu(self.norm_out(hidden))), num_frames)
@@ -228,7 +266,13 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
         return _blocks(self.up)[-1].each_unit()[-1]
 
     def _deep(
-        self, surface: Tensor, embedding: Tensor, context: Context, num_frames: int, parts: Sequence[Window] | None
+        self,
+        surface: Tensor,
+        embedding: Tensor,
+        context: Context,
+        num_frames: int,
+        parts: Sequence[Window] | None,
+        control: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """All units but the last, which joins the answer with `surface`; (b·f, c, h, w)."""
         contexts = iter(context)
@@ -244,6 +288,9 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         hidden = self._run(self.middle, hidden, embedding, contexts, num_frames, parts)
         hidden = self.middle_out(hidden, embedding, num_frames)
+        if control is not None:
+            hidden = hidden + control[-1]
+            skips = [skip + added for skip, added in zip(skips, control[:-1], strict=True)]
 
         last = self._last_unit
         for block in _blocks(self.up):
@@ -279,6 +326,8 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
     def _embed(self, timestep: Tensor, motion: Tensor, sample: Tensor) -> Tensor:
         """Sum of the embeddings of timestep and motion number, (b, 4·base)."""
         time = self.time_embedding(self.sinusoid(timestep).to(sample.dtype))
+        if self.motion_embedding is None:
+            return time
         return time + self.motion_embedding(self.sinusoid(motion).to(sample.dtype))
 
     def _check(
@@ -294,9 +343,12 @@ class DynamiCrafterUNet(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"latent height and width must be multiples of {halvings}, got {tuple(sample.shape[3:])}; "
                 f"pad or crop the picture."
             )
-        if (text is None or image is None) == (context is None):
-            raise InputError("the UNet takes text_context and image_context, or context in their stead.")
-        if image is not None and tuple(image.shape[:2]) != (sample.shape[0], num_frames):
+        reads = self.config["reads_image"]
+        if (text is None or (image is None) == reads) == (context is None):
+            raise InputError(
+                f"the UNet takes text_context {'and' if reads else 'without'} image_context, or context in their stead."
+            )
+        if image is not None and tuple(image.shape[:2]) not in {(sample.shape[0], many) for many in (1, num_frames)}:
             raise InputError(
                 f"image_context must be (batch, frames, tokens, width) with batch and frames "
                 f"{(sample.shape[0], num_frames)} like the sample, got {tuple(image.shape)}."

@@ -27,6 +27,8 @@ class TimeWindows:
         stride: frames from one window's beginning to the next one's, 1 to `num_own`.
         anchors: frames that hold a picture of their own, ascending. A window that lies between two of them sees both
             besides its own frames, which are fewer by these two; windows without anchors see nothing but their own.
+        edge: weight of a window's outermost frames, where each frame further in weighs 1 more. At 0.5 the weights end
+            on the window's edges; LongerCrafter published 1.
 
     Raises:
         InputError: a stride that leaves frames to no window, or a window without frames of its own.
@@ -35,6 +37,7 @@ class TimeWindows:
     size: int
     stride: int
     anchors: tuple[int, ...] = ()
+    edge: float = 0.5
 
     def __post_init__(self) -> None:
         if self.size < SMALLEST_WINDOW:
@@ -51,11 +54,11 @@ class TimeWindows:
     def over(self, num_frames: int) -> tuple[Window, ...]:
         """The windows of a clip of at least `num_own` frames, in order; the last one always ends on the last frame."""
         starts = self._starts(num_frames)
-        middles = torch.arange(self.num_own) + 0.5
+        places = torch.arange(self.num_own)
         # Seen as a function, the weights are a hat that is 0 on the window's edges. Where the stride divides half a
         # window, hats add up to the same everywhere, and the mean of the places that a frame has in its windows moves
         # on evenly: no window begins or ends with a jolt.
-        hat = torch.minimum(middles, self.num_own - middles)
+        hat = torch.minimum(places, self.num_own - 1 - places) + self.edge
         total = torch.zeros(num_frames)
         for start in starts:
             total[start : start + self.num_own] += hat

@@ -1,4 +1,4 @@
-"""Between pixels and latents, with any autoencoder that encodes to a posterior and decodes."""
+"""Between pixels and latents, with any autoencoder that encodes and decodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from dynamicrafter.memory.tiles import OVERLAP, TILE, Autoencoder, in_tiles, pixels_of_a_latent, tile_pixels
+from dynamicrafter.memory.tiles import Autoencoder, pixels_of_a_latent, tile_pixels
+from dynamicrafter.models.tiles import OVERLAP, TILE, in_tiles
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 
 
 def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None, *, tiled: bool = False) -> Tensor:
@@ -25,8 +27,12 @@ def encode_pictures(vae: Autoencoder, pixels: Tensor, noise: Tensor | None, *, t
         (b, 4, h/8, w/8), float32.
     """
 
+    coder: Any = vae  # of which diffusers annotates one kind of answer
+
     def posterior(part: Tensor) -> Tensor:
-        (found,) = vae.encode(part, return_dict=False)
+        (found,) = coder.encode(part, return_dict=False)
+        if isinstance(found, Tensor):  # of AutoencoderTiny, which is no variational one
+            return torch.cat([found, torch.zeros_like(found)], dim=1).float()
         return torch.cat([found.mean, found.std], dim=1).float()
 
     with _safe(vae):
@@ -48,7 +54,7 @@ def decode_frames(vae: Autoencoder, latents: Tensor, *, chunk_size: int, tiled: 
         chunk_size: frames decoded at a time; they don't see each other in the decoder.
         tiled: in tiles, which takes less memory and changes the result a little.
     """
-    coder: Any = vae  # of which diffusers annotates one kind of tensor
+    coder: Any = vae
     frames = rearrange(latents, "b c f h w -> (b f) c h w") / vae.config["scaling_factor"]
     factor = pixels_of_a_latent(vae)
     video = frames.new_empty(len(frames), 3, *(factor * side for side in frames.shape[2:]), dtype=torch.float32)
@@ -65,6 +71,34 @@ def decode_frames(vae: Autoencoder, latents: Tensor, *, chunk_size: int, tiled: 
             else:
                 place.copy_(decode(chunk))
     return rearrange(video, "(b f) c h w -> b c f h w", b=latents.shape[0])
+
+
+def decode_toon(vae: ToonAutoencoder, latents: Tensor, pictures: Tensor, *, tiled: bool = False) -> Tensor:
+    """The same with ToonCrafter's decoder, which sees the first and the last picture, and all frames of a chunk.
+
+    The pictures are encoded once more for it: their features would take more memory over the run than a second encoding
+    takes time.
+
+    Args:
+        pictures: (b, 2, 3, 8h, 8w) in [-1, 1].
+        tiled: in tiles, each with its parts of the pictures.
+    """
+
+    def decode(frames: Tensor, ends: Tensor) -> Tensor:
+        _, references = vae.encode_with_references(ends)
+        return vae.decode_twice(frames, references).float()
+
+    scaled = latents / vae.config["scaling_factor"]
+    factor, videos = pixels_of_a_latent(vae), []
+    with _safe(vae):
+        for clip, ends in zip(scaled.to(vae.dtype), pictures.to(vae.dtype), strict=True):
+            frames = clip.transpose(0, 1)
+            if tiled and factor * max(frames.shape[2:]) > tile_pixels(vae):
+                video = in_tiles(decode, frames, tile=TILE, overlap=OVERLAP, beside=(ends,))
+            else:
+                video = decode(frames, ends)
+            videos.append(video.transpose(0, 1))
+    return torch.stack(videos)
 
 
 @contextmanager

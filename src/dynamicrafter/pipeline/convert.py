@@ -14,7 +14,7 @@ import torch
 from dynamicrafter.checkpoints.files import open_tensors
 from dynamicrafter.checkpoints.keys import is_unused
 from dynamicrafter.checkpoints.load import WithEncoders, open_checkpoint
-from dynamicrafter.checkpoints.networks import COMPONENTS, TensorSource
+from dynamicrafter.checkpoints.networks import TensorSource
 from dynamicrafter.checkpoints.published import (
     EXTRAS_FILE,
     bytes_as,
@@ -26,9 +26,9 @@ from dynamicrafter.checkpoints.published import (
 )
 from dynamicrafter.checkpoints.variants import tell_architecture
 from dynamicrafter.errors import CheckpointError, InputError, OutputError
+from dynamicrafter.files.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.hub import LocalModel, find_encoders, resolve
 from dynamicrafter.hub.folders import PIPELINE_INDEX
-from dynamicrafter.media.atomic import one_line_errors, replacing_file, replacing_folder
 from dynamicrafter.pipeline.loading import encoders_for
 from dynamicrafter.pipeline.pipeline import DynamiCrafterPipeline
 
@@ -111,7 +111,7 @@ def _to_other_folder(source: Path, target: Path, *, dtype: torch.dtype | None) -
             f"in {' or '.join(FILE_SUFFIXES)}, got {target.name}."
         )
     pipeline = DynamiCrafterPipeline.from_pretrained(source, dtype=dtype)
-    _check_space(target, sum(t.nbytes for name in COMPONENTS for t in getattr(pipeline, name).parameters()))
+    _check_space(target, sum(t.nbytes for part in pipeline.networks.values() for t in part.parameters()))
     with ExitStack() as stack:
         extras = stack.enter_context(open_tensors(path)) if (path := source / EXTRAS_FILE).exists() else None
         _save(pipeline, target, extras=extras, keys=None, dtype=dtype)
@@ -120,7 +120,7 @@ def _to_other_folder(source: Path, target: Path, *, dtype: torch.dtype | None) -
 def forget_paths(pipeline: DynamiCrafterPipeline) -> None:
     """Clear where the networks were loaded from, which would go into a folder that others get."""
     for part in (pipeline, pipeline.unet, pipeline.image_projector, pipeline.vae):
-        if part.config.get("_name_or_path"):
+        if part is not None and part.config.get("_name_or_path"):
             part.register_to_config(_name_or_path=None)
 
 

@@ -16,36 +16,41 @@ from typing import Any
 from accelerate import init_empty_weights
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModel
 
 from dynamicrafter.checkpoints.files import open_tensors
 from dynamicrafter.checkpoints.inspection import Inspection, describe_part
 from dynamicrafter.checkpoints.keys import Component
-from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, Misfit, dtype_for, shapes
+from dynamicrafter.checkpoints.networks import COMPONENTS, OF_PICTURES, Dtypes, Misfit, dtype_for, shapes
 from dynamicrafter.checkpoints.sniff import printable
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.hub.folders import PIPELINE_INDEX, shortened
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.pipeline.absent import AbsentTextEncoder
 from dynamicrafter.presets import Preset, preset_from_dict
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
 SCHEDULER = "scheduler"
 CLASSES: dict[str, tuple[type[Any], ...]] = {
-    "vae": (AutoencoderKL, PatchAutoencoder),
+    "vae": (AutoencoderKL, AutoencoderTiny, PatchAutoencoder, ToonAutoencoder),
     "text_encoder": (CLIPTextModel,),
     "image_encoder": (CLIPVisionModel,),
     "image_projector": (ImageProjector,),
     "unet": (DynamiCrafterUNet,),
     SCHEDULER: (DynamiCrafterScheduler,),
 }
+OPTIONAL = OF_PICTURES | {"text_encoder"}  # components that a pipeline may be without
 # Settings by which transformers and diffusers come to run or read something else than the network and its weights.
 _LEAD_ASTRAY = ("attn_implementation", "auto_map", "kernel", "quantization_config", "transformers_weights")
 _ADAPTER = "adapter_config.json"  # transformers would load the model that it names, from the hub if need be
 # Names before those of transformers' parameters, which some of its versions write and all read.
 _OLD_PREFIXES = ("text_model.", "vision_model.")
+_ABSENT = [None, None]  # how diffusers notes a component that a pipeline is without
 _REMEDY = "convert the checkpoint again"
 
 
@@ -81,13 +86,17 @@ def read_preset(folder: Path) -> Preset:
 
 
 def empty_networks(folder: Path) -> dict[Component, Any]:
-    """The five networks of a folder by its settings, on the meta device; reads no weights.
+    """The networks of a folder by its settings, on the meta device; reads no weights.
 
     Raises:
         CheckpointError: other classes than ours, or settings that no network can be built from.
     """
     kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
-    return {name: _build(kinds[name], folder / name).to("meta").eval() for name in COMPONENTS}
+    networks: dict[Component, Any] = {
+        name: _build(kinds[name], folder / name).to("meta").eval() for name in COMPONENTS if name in kinds
+    }
+    networks.setdefault("text_encoder", AbsentTextEncoder(networks["unet"].config["cross_attention_dim"]))
+    return networks
 
 
 def empty_components(folder: Path, *, dtype: Dtypes, given: Collection[str] = ()) -> dict[str, Any]:
@@ -97,13 +106,13 @@ def empty_components(folder: Path, *, dtype: Dtypes, given: Collection[str] = ()
         CheckpointError: other classes than ours, or settings that no network can be built from.
     """
     kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
-    needed = [name for name in COMPONENTS if name not in given]
+    needed = [name for name in COMPONENTS if name in kinds and name not in given]
     components: dict[str, Any] = {name: _build(kinds[name], folder / name).eval() for name in needed}
     for name, network in components.items():
         nn.Module.to(network, dtype_for(name, dtype))
     if SCHEDULER not in given:
         components[SCHEDULER] = DynamiCrafterScheduler.from_pretrained(folder, subfolder=SCHEDULER)
-    return components | {"preset": asdict(read_preset(folder))}
+    return dict.fromkeys(OPTIONAL - kinds.keys()) | components | {"preset": asdict(read_preset(folder))}
 
 
 def load_component(folder: Path, name: Component, *, dtype: Dtypes, variant: str | None = None) -> nn.Module:
@@ -126,10 +135,11 @@ def inspect_folder(folder: Path) -> Inspection:
         CheckpointError: what `check_folder` refuses.
     """
     check_folder(folder)
+    kinds = _check_classes(folder, _read_json(folder / PIPELINE_INDEX))
     parts = []
     for name in COMPONENTS:
         infos = []
-        for file in _weights(folder / name, None):
+        for file in _weights(folder / name, None) if name in kinds else ():
             with open_tensors(file) as tensors:
                 infos += [tensors.info(key) for key in tensors]
         parts.append(describe_part(name, infos))
@@ -145,7 +155,7 @@ def inspect_folder(folder: Path) -> Inspection:
 
 
 def _check_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type[Any]]:
-    """The class of each component, all of them ours."""
+    """The class of each component that there is, all of them ours."""
     if index.get("_class_name") != "DynamiCrafterPipeline":
         said = printable(str(index.get("_class_name")))
         raise CheckpointError(f"{folder} holds a {said}, not a DynamiCrafterPipeline; name another folder.")
@@ -153,6 +163,8 @@ def _check_classes(folder: Path, index: Mapping[str, Any]) -> dict[str, type[Any
     found: dict[str, type[Any]] = {}
     for name, kinds in CLASSES.items():
         entry = named.pop(name, None)
+        if name in OPTIONAL and entry == _ABSENT:
+            continue
         kind = next((kind for kind in kinds if [_library(kind), kind.__name__] == entry), None)
         if kind is None:
             ours = " or ".join(f"{kind.__name__} of {_library(kind)}" for kind in kinds)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from dynamicrafter.architectures import FULL, TINY, Architecture
+from dynamicrafter.architectures import FULL, TINY, Architecture, at_size
 from dynamicrafter.checkpoints.files import open_tensors
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.checkpoints.load import (
@@ -20,7 +20,7 @@ from dynamicrafter.checkpoints.load import (
     missing_encoders,
     open_checkpoint,
 )
-from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, build_empty
+from dynamicrafter.checkpoints.networks import COMPONENTS, Dtypes, build_empty, components_of
 from dynamicrafter.checkpoints.seeded import SeededTensors
 from dynamicrafter.checkpoints.variants import tell_architecture, tell_preset
 from dynamicrafter.errors import InputError, ModelNotFoundError
@@ -28,12 +28,49 @@ from dynamicrafter.hub import find_encoders, preset_from_filename, resolve
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.memory.reload import Reload
 from dynamicrafter.pipeline.folders import SCHEDULER, empty_components, empty_networks, load_component, read_preset
-from dynamicrafter.presets import Preset, get_preset
+from dynamicrafter.presets import PRESETS, USUAL_PRESET, Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 
-SEEDED_NAMES = ("256", "512", "1024", "interp", "tiny")
-
 _OF_FILES = ("preset", "encoders")
+
+
+@dataclass(frozen=True, slots=True)
+class FileReload:
+    """Reads a network of a checkpoint file again; it can be pickled, as a pipeline is that keeps it."""
+
+    path: Path
+    towers: Path | None
+    architecture: Architecture
+    preset: Preset
+    dtype: Dtypes
+
+    def __call__(self, component: Component) -> nn.Module:
+        with open_checkpoint(self.path, encoders=self.towers) as source:
+            return load_network(source, component, self.architecture, self.preset, dtype=self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReload:
+    """The same of a folder."""
+
+    path: Path
+    dtype: Dtypes
+    variant: str | None
+
+    def __call__(self, component: Component) -> nn.Module:
+        return load_component(self.path, component, dtype=self.dtype, variant=self.variant)
+
+
+@dataclass(frozen=True, slots=True)
+class SeededReload:
+    """The same of weights that are drawn from their names."""
+
+    name: str
+    dtype: Dtypes
+
+    def __call__(self, component: Component) -> nn.Module:
+        source, architecture, preset = seeded_source(self.name)
+        return load_network(source, component, architecture, preset, dtype=self.dtype)
 
 
 def check_options(name: str, options: Mapping[str, object], *, known: Collection[str] | None = None) -> None:
@@ -48,7 +85,8 @@ def check_options(name: str, options: Mapping[str, object], *, known: Collection
         InputError: an option that it doesn't take.
     """
     for option, value in options.items():
-        if value is None or (option in known if known is not None else option not in _OF_FILES):
+        given = value is not None or option in COMPONENTS  # None leaves a component out
+        if not given or (option in known if known is not None else option not in _OF_FILES):
             continue
         if option in _OF_FILES:
             raise InputError(f"{option} goes with a checkpoint file; {name} brings its own; leave --{option} out.")
@@ -61,7 +99,10 @@ def check_lazy_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: an option that takes effect only while weights are read by diffusers.
     """
-    given = {name: value for name, value in options.items() if name in (*COMPONENTS, SCHEDULER) and value is not None}
+    # None leaves a component out.
+    given: dict[str, Any] = {name: options[name] for name in COMPONENTS if name in options}
+    if options.get(SCHEDULER) is not None:
+        given[SCHEDULER] = options[SCHEDULER]
     known = {*given, "dtype", "variant", "use_safetensors", "low_cpu_mem_usage"}
     unknown = next((name for name, value in options.items() if name not in known and value is not None), None)
     if unknown is not None:
@@ -84,12 +125,7 @@ def file_components(
     """
     towers = encoders_for(path, encoders, download=download)
     loaded = load_file(path, preset=preset, dtype=dtype, encoders=towers, lazy=lazy)
-
-    def origin(component: Component) -> nn.Module:
-        with open_checkpoint(path, encoders=towers) as source:
-            return load_network(source, component, loaded.architecture, loaded.preset, dtype=dtype)
-
-    return _components(loaded), origin
+    return _components(loaded), FileReload(path, towers, loaded.architecture, loaded.preset, dtype)
 
 
 def folder_components(
@@ -106,7 +142,7 @@ def folder_components(
 
 def folder_origin(path: Path, *, dtype: Dtypes, variant: str | None) -> Reload:
     """How to read a network of a folder again."""
-    return lambda component: load_component(path, component, dtype=dtype, variant=variant)
+    return FolderReload(path, dtype, variant)
 
 
 def encoders_for(path: Path, encoders: str | Path | None, *, download: bool) -> Path | None:
@@ -130,25 +166,29 @@ def seeded_components(name: str, *, dtype: Dtypes, lazy: bool = False) -> tuple[
         InputError: another name.
     """
     source, architecture, preset = seeded_source(name)
-
-    def origin(component: Component) -> nn.Module:
-        return load_network(source, component, architecture, preset, dtype=dtype)
-
     loaded = load_networks(source, architecture, preset, dtype=dtype, name=name, lazy=lazy)
-    return _components(loaded), origin
+    return _components(loaded), SeededReload(name, dtype)
 
 
 def seeded_source(name: str) -> tuple[SeededTensors, Architecture, Preset]:
-    """Weights drawn from their names: `seeded:256`, `512`, `1024`, `interp`, or the small `tiny`.
+    """Weights drawn from their names: `seeded:512` or another released preset, small as `seeded:tiny-512`.
 
     Raises:
         InputError: another name.
     """
     kind = name.removeprefix(SEEDED)
-    if kind not in SEEDED_NAMES:
-        raise InputError(f"model {name!r} must be one of {', '.join(SEEDED + known for known in SEEDED_NAMES)}.")
-    architecture, preset = (TINY, get_preset("512")) if kind == "tiny" else (FULL, get_preset(kind))
+    small, called = kind.startswith(TINY.name), kind.removeprefix(TINY.name).removeprefix("-")
+    architecture = TINY if small else FULL
+    preset = seeded_preset(called or USUAL_PRESET) if called or small else None
+    if preset is None:
+        known = ", ".join(SEEDED + preset.called for preset in PRESETS.values())
+        raise InputError(f"model {name!r} must be one of {known}, {SEEDED}{TINY.name} or {SEEDED}{TINY.name}-NAME.")
     return SeededTensors(architecture, preset), architecture, preset
+
+
+def seeded_preset(name: str) -> Preset | None:
+    """The released preset of a name; None for the package's own, which has no published names, and for no name."""
+    return next((preset for preset in PRESETS.values() if name in (preset.name, *preset.aliases)), None)
 
 
 def empty_model(name: str, *, preset: str | None = None) -> tuple[dict[Component, Any], Preset]:
@@ -181,20 +221,14 @@ def empty_model(name: str, *, preset: str | None = None) -> tuple[dict[Component
 
 
 def _empty_networks(architecture: Architecture, preset: Preset) -> tuple[dict[Component, Any], Preset]:
-    networks = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
-    return networks, _at_size(preset, architecture)
-
-
-def _at_size(preset: Preset, architecture: Architecture) -> Preset:
-    """A preset at the size that an architecture is run at."""
-    if architecture.size is None:
-        return preset
-    return replace(preset, height=architecture.size[0], width=architecture.size[1])
+    networks = {name: build_empty(name, architecture, preset).to("meta") for name in components_of(preset)}
+    return networks, at_size(preset, architecture)
 
 
 def _components(loaded: LoadedNetworks) -> dict[str, Any]:
-    preset = _at_size(loaded.preset, loaded.architecture)
+    preset = at_size(loaded.preset, loaded.architecture)
     return {
+        **dict.fromkeys(COMPONENTS),  # None for those that the model is without
         **loaded.networks,
         "scheduler": DynamiCrafterScheduler.from_preset(preset),
         "preset": asdict(preset),

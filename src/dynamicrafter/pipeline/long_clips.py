@@ -7,8 +7,9 @@ were learned for the frames of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -54,7 +55,8 @@ class ShuffledNoise:
         every window holds the noise of the first one, each frame of it once.
         """
         each = list(generators) if isinstance(generators, Sequence) else [generators] * count
-        return cls(torch.stack([_order(num_frames, windows, generator) for generator in each]), windows.size)
+        orders = [_order(num_frames, windows, partial(torch.randperm, generator=generator)) for generator in each]
+        return cls(torch.stack(orders), windows.size)
 
     def draw(self, shape: Sequence[int], generators: Generator | Sequence[Generator] | None) -> Tensor:
         """Noise of a shape (b, c, f, h, w), of which only a window's is drawn."""
@@ -63,12 +65,12 @@ class ShuffledNoise:
         return torch.stack([noise[:, order] for noise, order in zip(first, self.sources, strict=True)])
 
 
-def _order(num_frames: int, windows: TimeWindows, generator: Generator | None) -> Tensor:
+def _order(num_frames: int, windows: TimeWindows, permute: Callable[[int], Tensor]) -> Tensor:
     order = torch.arange(num_frames)
     for gained in range(windows.size, num_frames, windows.stride):
         number = min(windows.stride, num_frames - gained)
         lost = gained - windows.size
-        order[gained : gained + number] = order[lost + torch.randperm(number, generator=generator)]
+        order[gained : gained + number] = order[lost + permute(number)]
     return order
 
 

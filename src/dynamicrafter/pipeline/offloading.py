@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import nn
 
 from dynamicrafter.checkpoints.keys import Component
@@ -16,17 +15,23 @@ from dynamicrafter.memory.footprint import measure_footprint
 from dynamicrafter.memory.offload import Networks, Offloader
 from dynamicrafter.memory.plan import MemoryPlan, make_plan
 from dynamicrafter.memory.reload import is_unloaded, load, source_of, unload
+from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.pipeline.absent import AbsentTextEncoder
+from dynamicrafter.pipeline.base import PipelineBase
 
 
-class OffloadedPipeline(DiffusionPipeline):
+class OffloadedPipeline(PipelineBase):
     """A pipeline of five networks, each of which may be unloaded while it isn't needed."""
 
+    unet: DynamiCrafterUNet
     offloader: Offloader
 
     @property
     def networks(self) -> Networks:
-        """The five networks by component."""
-        return {name: getattr(self, name) for name in COMPONENTS}
+        """The networks by component, those that the model has; something without weights for a text encoder's lack."""
+        found = {name: part for name in COMPONENTS if (part := getattr(self, name)) is not None}
+        found.setdefault("text_encoder", AbsentTextEncoder(self.unet.config["cross_attention_dim"]))
+        return found
 
     @property
     def _execution_device(self) -> torch.device:

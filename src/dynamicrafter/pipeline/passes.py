@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +66,7 @@ class RunMemory:
 
 def project_passes(
     unet: DynamiCrafterUNet,
-    sources: Mapping[str, tuple[Tensor, Tensor]],
+    sources: Mapping[str, tuple[Tensor, Tensor | None]],
     *,
     together: bool,
     windows: TimeWindows | None = None,
@@ -74,13 +74,14 @@ def project_passes(
     """Project text and image context of each pass once for the whole run.
 
     Args:
-        sources: for each pass text context (b, n, c) and image context (b, f, m, c).
+        sources: for each pass text context (b, n, c) and image context (b, f, m, c), if the model reads pictures.
         together: send all passes through the UNet as one batch.
     """
     names = tuple(sources)
     texts, images = zip(*sources.values(), strict=True)
     if together:
-        return PassContexts(names, (unet.project_context(torch.cat(texts), torch.cat(images)),), windows)
+        image = None if images[0] is None else torch.cat(images)
+        return PassContexts(names, (unet.project_context(torch.cat(texts), image),), windows)
     return PassContexts(names, tuple(unet.project_context(*pair) for pair in sources.values()), windows)
 
 
@@ -91,13 +92,15 @@ def run_passes(
     motion: Tensor,
     contexts: PassContexts,
     memory: RunMemory | None = None,
+    control: Callable[[str], list[Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """Send one step's passes through the UNet.
 
     Args:
-        sample: (b, 8, f, h, w), noisy and image latents.
+        sample: (b, 8, f, h, w), noisy and image latents, or (b, 4, f, h, w), noisy ones alone.
         motion: (b,).
         memory: of the run's earlier steps; the passes must then be separate.
+        control: what each pass adds to the UNet's features; the passes must then be separate.
 
     Returns:
         The prediction of each pass, (b, 4, f, h, w).
@@ -106,8 +109,17 @@ def run_passes(
     rows = sample.repeat(times, 1, 1, 1, 1)
     timesteps = torch.full((rows.shape[0],), timestep, device=sample.device)
     kept = [None if memory is None else memory.of(name) for name in contexts.names][: len(contexts.groups)]
+    added = [None if control is None else control(name) for name in contexts.names][: len(contexts.groups)]
     outputs: Sequence[Tensor] = [
-        unet(rows, timesteps, motion=motion.repeat(times), context=context, windows=contexts.windows, memory=features)
-        for context, features in zip(contexts.groups, kept, strict=True)
+        unet(
+            rows,
+            timesteps,
+            motion=motion.repeat(times),
+            context=context,
+            windows=contexts.windows,
+            memory=features,
+            control=controls,
+        )
+        for context, features, controls in zip(contexts.groups, kept, added, strict=True)
     ]
     return dict(zip(contexts.names, torch.cat(list(outputs)).chunk(len(contexts.names)), strict=True))

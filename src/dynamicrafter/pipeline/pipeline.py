@@ -11,7 +11,7 @@
 """
 
 # No `from __future__ import annotations`: diffusers checks components against the annotations of __init__ as objects.
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPVisionModel
@@ -27,25 +28,32 @@ from dynamicrafter.checkpoints.networks import Dtypes, dtype_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
+from dynamicrafter.kernels.precision import in_full_float32
 from dynamicrafter.media.framing import Fit
 from dynamicrafter.memory.offload import Offloader
 from dynamicrafter.memory.reload import Reload, remember_source
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
+from dynamicrafter.models.sketch_encoder import SketchEncoder
+from dynamicrafter.models.toon_autoencoder import ToonAutoencoder
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.pipeline.folders import check_folder
 from dynamicrafter.pipeline.inputs import (
     OUTPUT_TYPES,
     OutputType,
     Pictures,
+    as_dtypes,
     as_motion,
     as_pixels,
     as_prompts,
+    callback_inputs,
     check_at_least_one,
-    check_callback_inputs,
     check_choice,
     check_embeds,
+    check_embeds_given,
     check_frames,
+    check_generators,
+    check_pictures,
     count_videos,
 )
 from dynamicrafter.pipeline.loading import (
@@ -58,23 +66,28 @@ from dynamicrafter.pipeline.loading import (
     seeded_components,
 )
 from dynamicrafter.pipeline.long_clips import ShuffledNoise, plan_windows
-from dynamicrafter.pipeline.lora import DynamiCrafterLoraLoader
+from dynamicrafter.pipeline.lora_loader import DynamiCrafterLoraLoader
 from dynamicrafter.pipeline.outputs import Frames, convert_frames
 from dynamicrafter.pipeline.pinning import PinnedFrames
 from dynamicrafter.pipeline.run_lock import one_run_at_a_time
+from dynamicrafter.pipeline.sketches import SKETCH_SCALE, Drawing, read_sketches
 from dynamicrafter.pipeline.steps import BATCHINGS, Batching, Generators, OnStepEnd, PipelineSteps
+from dynamicrafter.pipeline.variations import (
+    Variations,
+    changing_text,
+    dilation_for,
+    injecting_contexts,
+    sketch_guide,
+)
 from dynamicrafter.presets import (
     NUM_FRAMES,
     WINDOW_STRIDE,
-    Preset,
-    Sampler,
     check_cache,
-    check_eta,
     check_frame_size,
-    check_sampler,
-    preset_from_dict,
 )
+from dynamicrafter.samplers import Sampler, check_eta
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
+from dynamicrafter.schedulers.initial_noise import InitialNoise
 
 
 @dataclass
@@ -88,23 +101,30 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
     """Animates pictures, or fills the time between two (arXiv:2310.12190).
 
     Args:
-        vae: autoencoder with encode and decode.
-        text_encoder, image_encoder: CLIP's towers; the text tower without its last layer.
-        image_projector: image tokens to context tokens for each frame.
+        vae: autoencoder with encode and decode; one that was made for the same latents, such as TAESD, is faster.
+        text_encoder, image_encoder: CLIP's towers; the text tower without its last layer, or None where embeddings
+            stand for all prompts.
+        image_projector: image tokens to context tokens for each frame. It and the image encoder are None for a model
+            that makes clips from text alone.
         unet: the denoiser.
         scheduler: noise schedule and sampler.
-        preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields.
+        preset: the released checkpoint it descends from, as a dictionary of `Preset`'s fields; None for that of the
+            pipeline which the UNet comes from.
+
+    Raises:
+        InputError: another scheduler than ours.
     """
 
     model_cpu_offload_seq = "text_encoder->image_encoder->image_projector->unet->vae"
-    _callback_tensor_inputs = ("latents", "denoised")
+    _optional_components = ["text_encoder", "image_encoder", "image_projector"]  # noqa: RUF012 diffusers declares it so
+    _callback_tensor_inputs = ("latents", "denoised", "prompt_embeds", "negative_prompt_embeds")
 
     def __init__(
         self,
-        vae: AutoencoderKL | PatchAutoencoder,
-        text_encoder: CLIPTextModel,
-        image_encoder: CLIPVisionModel,
-        image_projector: ImageProjector,
+        vae: AutoencoderKL | AutoencoderTiny | PatchAutoencoder | ToonAutoencoder,
+        text_encoder: CLIPTextModel | None,
+        image_encoder: CLIPVisionModel | None,
+        image_projector: ImageProjector | None,
         unet: DynamiCrafterUNet,
         scheduler: DynamiCrafterScheduler,
         preset: dict | None = None,
@@ -118,9 +138,9 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             unet=unet,
             scheduler=scheduler,
         )
-        self.register_to_config(preset=preset)
+        self.register_to_config(preset=self._hand_on_preset(unet, preset))
         self.offloader = Offloader()
-        self._interrupt = False
+        self.sketch_encoder: SketchEncoder | None = None  # beside the components, as it has a file of its own
 
     @classmethod
     # pyrefly: ignore [bad-override-param-name]
@@ -128,8 +148,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         cls,
         name: str | Path,
         *,
-        dtype: Dtypes = None,
-        torch_dtype: Dtypes = None,
+        dtype: str | Dtypes = None,
+        torch_dtype: str | Dtypes = None,
         download: bool = False,
         lazy: bool = False,
         **options: Any,
@@ -139,8 +159,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         Args:
             name: a preset ("512"), a folder that `save_pretrained` wrote, a checkpoint file, a repository of either on
                 the hub, or "seeded:tiny" and the like.
-            dtype: of the parameters; a dictionary goes by component, with an optional "default"; None keeps a file's
-                own, and stands for float32 with a folder, as in diffusers.
+            dtype: of the parameters, or its name; a dictionary goes by component, with an optional "default"; None
+                keeps a file's own, and stands for float32 with a folder, as in diffusers.
             torch_dtype: the same, by the name that diffusers used before.
             download: fetch what is not on this machine.
             lazy: read each network's weights when they are first needed; `apply_plan` then names the device, not `to`.
@@ -151,7 +171,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             InputError: an option that the model doesn't know, or brings itself.
             CheckpointError: unreadable or misfitting weights.
         """
-        dtype = torch_dtype if dtype is None else dtype
+        dtype = as_dtypes(torch_dtype if dtype is None else dtype)
         if str(name).startswith(SEEDED):
             check_options(str(name), options, known=())
             return cls._with_origin(*seeded_components(str(name), dtype=dtype, lazy=lazy))
@@ -186,8 +206,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         path: str | Path,
         *,
         preset: str | None = None,
-        dtype: Dtypes = None,
-        torch_dtype: Dtypes = None,
+        dtype: str | Dtypes = None,
+        torch_dtype: str | Dtypes = None,
         encoders: str | Path | None = None,
         download: bool = False,
         lazy: bool = False,
@@ -205,7 +225,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         Raises:
             CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
         """
-        dtype = torch_dtype if dtype is None else dtype
+        dtype = as_dtypes(torch_dtype if dtype is None else dtype)
         components = file_components(
             Path(path), preset=preset, dtype=dtype, encoders=encoders, download=download, lazy=lazy
         )
@@ -227,21 +247,22 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             if name not in given:
                 remember_source(network, partial(origin, name))
 
-    @property
-    def preset(self) -> Preset:
-        """What the checkpoint was made for: size, motion number, default sampling."""
-        return preset_from_dict(self.config["preset"])
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **options: Any) -> None:
+        """Write a folder that `from_pretrained` reads, as diffusers does.
 
-    @property
-    def interrupt(self) -> bool:
-        """Set `_interrupt` from a callback to end sampling after the step; what there is gets decoded."""
-        return self._interrupt
+        Raises:
+            InputError: adapters are on that were not fused.
+        """
+        with self._plain_unet():
+            self.unet.check_savable()
+            super().save_pretrained(save_directory, *args, **options)
 
     @one_run_at_a_time
+    @in_full_float32
     @torch.no_grad()
     def __call__(
         self,
-        image: Pictures,
+        image: Pictures | None = None,
         prompt: str | Sequence[str] | None = None,
         *,
         last_image: Pictures | None = None,
@@ -268,6 +289,12 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         negative_prompt_embeds: Tensor | None = None,
         deterministic_image_latents: bool = False,
         pin_first_frame: bool = False,
+        start_step: int | None = None,
+        larger: bool = False,
+        prompt_changes: Mapping[int, str] | None = None,
+        sketches: Sequence[Drawing] | None = None,
+        sketch_scale: float = SKETCH_SCALE,
+        initial_noise: InitialNoise | None = None,
         guidance_batching: Batching = "auto",
         decode_chunk_size: int | None = None,
         output_type: OutputType = "pil",
@@ -278,7 +305,8 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         """Make videos. What is None comes from the preset.
 
         Args:
-            image: the picture to animate, or several; see `as_pixels` for types and ranges.
+            image: the picture to animate, or several; see `as_pixels` for types and ranges. None for a model that makes
+                clips from text alone.
             prompt: what happens; one for all videos or one each. As many videos are made as there are images or
                 prompts, times `num_videos_per_prompt`.
             last_image: the picture to end on; given, the clip interpolates from `image` to it.
@@ -303,22 +331,37 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             motion: the preset's motion number: a frame stride or frames per second.
             generator: one for everything, or one for each video, which then depends on neither place nor batch.
             latents: (b, 4, f, h/8, w/8), noise to start from instead of the generator's.
-            prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts.
+            prompt_embeds, negative_prompt_embeds: (b, 77, c), in place of the prompts; needed where there is no text
+                encoder.
             deterministic_image_latents: condition on the posterior's mean instead of a sample of it.
             pin_first_frame: hold the first frame to `image` at every step, and the last to `last_image` if given.
+            start_step: of the 1000 training timesteps how many, from the quietest, the steps are spread over; fewer let
+                more move, and too few spoil the picture (arXiv:2406.15735, §4.1). None for all.
+            initial_noise: what clean latents are like, from which the start below full noise follows; of the clip's
+                frames and size. None for N(0, 1).
+            larger: let deep convolutions look further at the noisy steps, for frames of more pixels than the preset's
+                (arXiv:2310.07702); see `plan_dilation`. Frames that are hardly larger stay as they are.
+            prompt_changes: by frame, what holds from there on in place of the prompt, which then must be one; see
+                `text_by_frame` (arXiv:2310.15169, §3.4).
+            sketches: drawings in dark lines on white, one for each frame (None for a frame without), that guide it;
+                needs `sketch_encoder`.
+            sketch_scale: 0 … 1, how much they count.
             guidance_batching: the passes of a step as one batch ("together"), one after the other ("separate"), or
                 as memory allows; the result differs by rounding only.
             decode_chunk_size: frames decoded at a time.
             output_type: "pil" (a list of PIL images for each video), "np" (b, f, h, w, 3) in [0, 1], "pt"
                 (b, f, 3, h, w) in [0, 1], "uint8" (b, f, h, w, 3), or "latent" (b, 4, f, h/8, w/8).
-            callback_on_step_end: called as (pipeline, step, timestep, tensors); may return tensors to go on with.
-            callback_on_step_end_tensor_inputs: what it gets: "latents", to go on with, and "denoised", what the step
-                took for the clean clip; both (b, 4, f, h/8, w/8).
+            callback_on_step_end: called as (pipeline, step, timestep, tensors); may return {"latents": …} to go on
+                with, and set `pipeline._guidance_scale` or `pipeline._interrupt`.
+            callback_on_step_end_tensor_inputs: what it gets: "latents"; "denoised", what the step took for the clean
+                clip; both (b, 4, f, h/8, w/8); "prompt_embeds", "negative_prompt_embeds". An object of diffusers'
+                `PipelineCallback` names its own.
 
         Raises:
             InputError: an argument breaks its rule.
         """
         preset = self.preset
+        check_pictures(self.unet, self.vae, image, last_image, image_guidance_scale, pinned=pin_first_frame)
         height = preset.height if height is None else height
         width = preset.width if width is None else width
         steps = preset.steps if num_inference_steps is None else num_inference_steps
@@ -335,20 +378,23 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         check_at_least_one("decode_chunk_size", 1 if decode_chunk_size is None else decode_chunk_size)
         check_choice("output_type", output_type, OUTPUT_TYPES)
         check_choice("guidance_batching", guidance_batching, BATCHINGS)
-        check_callback_inputs(callback_on_step_end_tensor_inputs, self._callback_tensor_inputs)
+        tensor_inputs = callback_inputs(
+            callback_on_step_end, callback_on_step_end_tensor_inputs, self._callback_tensor_inputs
+        )
+        check_generators(generator)
         guidance = preset.guidance if guidance_scale is None else guidance_scale
         rescale = preset.guidance_rescale if guidance_rescale is None else guidance_rescale
         sampler = preset.sampler if sampler is None else sampler
-        check_sampler(sampler)
         eta = preset.eta_for(sampler) if eta is None else eta
         check_eta(eta, sampler)
         check_cache(cache)
         plan = plan_passes(guidance, image_guidance_scale, rescale=rescale, interval=guidance_interval)
-        self.scheduler.set_timesteps(steps, sampler=sampler)
+        if self.text_encoder is None:
+            check_embeds_given(prompt_embeds, negative_prompt_embeds, guided=set(plan.passes) != {"conditional"})
+        self.scheduler.set_timesteps(steps, sampler=sampler, start_step=start_step)
         self._interrupt = False
-        self._guidance_scale = guidance
 
-        first = as_pixels(image, height=height, width=width, fit=fit)
+        first = None if image is None else as_pixels(image, height=height, width=width, fit=fit)
         last = (
             None
             if last_image is None
@@ -367,20 +413,49 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
         if windows is not None:
             shuffled = ShuffledNoise.draw_order(videos, num_frames, windows, generator)
         noise = self.prepare_latents(videos, num_frames, height, width, generator, latents, shuffled=shuffled)
-        first_latents = self.encode_image_latents(each(first), generator, deterministic=deterministic_image_latents)
-        last_latents = None
-        if last is not None:
-            last_latents = self.encode_image_latents(each(last), generator, deterministic=deterministic_image_latents)
-        image_latents = self.place_image_latents(first_latents, last_latents, num_frames)
+        if initial_noise is not None:
+            noise = initial_noise.start(noise, self.scheduler.level(int(self.scheduler.timesteps[0])))
+        ends = [each(picture) for picture in (first, last) if picture is not None]
+        image_latents, pinned = self._latents_of(
+            ends, num_frames, generator, deterministic=deterministic_image_latents, pin=pin_first_frame
+        )
+        embeds = {"prompt_embeds": each(self._embeds(prompt, prompt_embeds, count, "prompt"))}
+
+        def negative() -> Tensor:
+            if "negative_prompt_embeds" not in embeds:
+                made = self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")
+                embeds["negative_prompt_embeds"] = each(made)
+            return embeds["negative_prompt_embeds"]
+
+        image_context = None if first is None else each(self.encode_image(first, num_frames, windows))
+        changing = None
+        if prompt_changes is not None:
+            changing = changing_text(self, prompt, prompt_changes, num_frames=num_frames, num_videos=videos)
+        apart = changing is not None or sketches is not None
         contexts = self.prepare_contexts(
             plan.passes,
-            text=each(self._embeds(prompt, prompt_embeds, count, "prompt")),
-            negative_text=lambda: each(self._embeds(negative_prompt, negative_prompt_embeds, count, "negative_prompt")),
-            image=each(self.encode_image(first, num_frames, windows)),
+            text=embeds["prompt_embeds"],
+            text_by_frame=None if changing is None else changing.by_frame,
+            negative_text=negative,
+            image=image_context,
+            num_frames=num_frames,
             windows=windows,
-            batching=guidance_batching,
+            batching="separate" if apart else guidance_batching,
             latent_size=(noise.shape[3], noise.shape[4]),
         )
+        guide = None
+        if sketches is not None:
+            drawn = read_sketches(sketches, num_frames=num_frames, height=height, width=width, fit=fit)
+            texts = {"conditional": embeds["prompt_embeds"]}
+            if "negative_prompt_embeds" in embeds:
+                texts["unconditional"] = texts["image"] = embeds["negative_prompt_embeds"]
+            guide = sketch_guide(self, drawn, texts, scale=sketch_scale)
+        variations = Variations(
+            dilation=dilation_for(self, size=(height, width)) if larger else None,
+            injecting=None if changing is None else injecting_contexts(self, contexts, changing, image_context),
+            sketch=guide,
+        )
+        variations.check(cache=cache)
         clean = self.denoise(
             noise,
             image_latents,
@@ -390,16 +465,31 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             eta=eta,
             cache=cache,
             generator=generator,
-            pinned=PinnedFrames.at_ends(first_latents, last_latents, num_frames) if pin_first_frame else None,
+            pinned=pinned,
             shuffled=shuffled,
+            variations=variations,
             on_step_end=callback_on_step_end,
-            tensor_inputs=callback_on_step_end_tensor_inputs,
+            tensor_inputs=tensor_inputs,
+            shown=embeds,
         )
         frames: Frames = clean
         if output_type != "latent":
-            frames = convert_frames(self.decode_latents(clean, chunk_size=decode_chunk_size), output_type)
+            pictures = None if last is None else torch.stack(ends, dim=1)
+            decoded = self.decode_latents(clean, chunk_size=decode_chunk_size, pictures=pictures)
+            frames = convert_frames(decoded, output_type)
         self.maybe_free_model_hooks()
         return DynamiCrafterPipelineOutput(frames=frames) if return_dict else (frames,)
+
+    def _latents_of(
+        self, ends: Sequence[Tensor], num_frames: int, generator: Generators, *, deterministic: bool, pin: bool
+    ) -> tuple[Tensor | None, PinnedFrames | None]:
+        """What stands beside the noise, and what frames are held to, of the pictures (b, 3, h, w) that there are."""
+        if not ends or not (self.unet.takes_image_latents or pin):
+            return None, None
+        first, *rest = (self.encode_image_latents(each, generator, deterministic=deterministic) for each in ends)
+        last = rest[0] if rest else None
+        beside = self.place_image_latents(first, last, num_frames) if self.unet.takes_image_latents else None
+        return beside, PinnedFrames.at_ends(first, last, num_frames) if pin else None
 
     def _embeds(self, prompt: str | Sequence[str] | None, embeds: Tensor | None, count: int, name: str) -> Tensor:
         """Text context from embeddings where they are given, else from prompts."""
@@ -407,6 +497,7 @@ class DynamiCrafterPipeline(PipelineSteps, DynamiCrafterLoraLoader):
             return self.encode_prompt(as_prompts(prompt, count=count, name=name))
         if prompt is not None:
             raise InputError(f"{name} and {name}_embeds exclude each other; leave one out.")
-        shape = self.text_encoder.config.max_position_embeddings, self.unet.config["cross_attention_dim"]
-        check_embeds(f"{name}_embeds", embeds, count=count, length=shape[0], width=shape[1])
+        length = embeds.shape[1] if self.text_encoder is None else self.text_encoder.config.max_position_embeddings
+        width = self.unet.config["cross_attention_dim"]
+        check_embeds(f"{name}_embeds", embeds, count=count, length=length, width=width)
         return embeds.to(self._execution_device)

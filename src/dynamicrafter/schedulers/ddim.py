@@ -18,15 +18,13 @@ from dynamicrafter.presets import (
     NUM_TRAIN_TIMESTEPS,
     Prediction,
     Preset,
-    Sampler,
     Spacing,
-    check_eta,
-    check_sampler,
 )
 from dynamicrafter.randomness import draw
+from dynamicrafter.samplers import DDIM, Sampler, check_eta, get_sampler
 from dynamicrafter.schedulers.noise import Level, NoiseSchedule, multistep_timesteps, noise_schedule, spaced_timesteps
 from dynamicrafter.schedulers.prediction import predict, prediction_target, unknown_prediction
-from dynamicrafter.schedulers.solvers import SOLVERS, Solver
+from dynamicrafter.schedulers.solvers import Solver, new_solver
 
 
 @dataclass
@@ -52,6 +50,8 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         zero_terminal_snr: whether the last level is pure noise (arXiv:2305.08891).
         base_scale: factor of clean latents at high noise; None for no rescale.
         timestep_spacing: see `spaced_timesteps`.
+        ends_clean: whether DDIM's last step leaves latents at the scale of clean ones, as VideoCrafter does; else it
+            leaves them at that of the last timestep, as DynamiCrafter does.
 
     Raises:
         InputError: a value breaks its rule, or the prediction says nothing at a level of pure noise.
@@ -70,6 +70,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         zero_terminal_snr: bool = True,
         base_scale: float | None = 0.7,
         timestep_spacing: Spacing = "uniform_trailing",
+        ends_clean: bool = False,
     ) -> None:
         if num_train_timesteps < 2:
             raise InputError(f"num_train_timesteps must be at least 2, got {num_train_timesteps}; try 1000.")
@@ -96,7 +97,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             zero_terminal_snr=zero_terminal_snr,
             base_scale=base_scale,
         )
-        self.sampler: Sampler = "ddim"
+        self.sampler: Sampler = DDIM
         self._use(spaced_timesteps(num_train_timesteps, spacing=timestep_spacing, num_train_timesteps=len(self)))
         self.num_inference_steps: int | None = None
 
@@ -111,24 +112,35 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             zero_terminal_snr=preset.zero_terminal_snr,
             base_scale=preset.base_scale,
             timestep_spacing=preset.spacing,
+            ends_clean=preset.ends_clean,
         )
 
     def set_timesteps(
-        self, num_inference_steps: int, device: str | torch.device | None = None, *, sampler: Sampler = "ddim"
+        self,
+        num_inference_steps: int,
+        device: str | torch.device | None = None,
+        *,
+        sampler: Sampler = DDIM,
+        start_step: int | None = None,
     ) -> None:
         """Choose the timesteps of the next run; `timesteps` then holds them in the order of sampling, (n,), int64.
 
         Args:
             sampler: that `step` goes by; DDIM takes the published spacing, the others `multistep_timesteps`.
+            start_step: how many of the training timesteps, from the quietest, the run is spread over; None for all.
+                Fewer leave out the noisiest, which lets more move (arXiv:2406.15735, §4.1).
 
         Raises:
-            InputError: not a whole number between 1 and `num_train_timesteps`, or no such sampler.
+            InputError: not a whole number between 1 and `start_step`, a start step that there is not, or no such
+                sampler.
         """
-        check_sampler(sampler)
-        if SOLVERS[sampler].multistep:
-            steps = multistep_timesteps(num_inference_steps, num_train_timesteps=len(self))
+        start = len(self) if start_step is None else start_step
+        if isinstance(start, bool) or not isinstance(start, int) or not 1 <= start <= len(self):
+            raise InputError(f"start_step must be a whole number between 1 and {len(self)}, got {start!r}; try 940.")
+        if get_sampler(sampler).multistep:
+            steps = multistep_timesteps(num_inference_steps, num_train_timesteps=start)
         else:
-            steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=len(self))
+            steps = spaced_timesteps(num_inference_steps, spacing=self._spacing, num_train_timesteps=start)
         self.sampler = sampler
         self._use(steps, device)
         self.num_inference_steps = num_inference_steps
@@ -167,7 +179,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             InputError: an argument breaks its rule.
         """
-        eta = SOLVERS[self.sampler].default_eta if eta is None else eta
+        eta = get_sampler(self.sampler).eta or 0.0 if eta is None else eta
         check_eta(eta, self.sampler)
         _require_full_precision("sample", sample)
         _require_shape("model_output", model_output, sample.shape)
@@ -175,7 +187,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
             _require_shape("noise", noise, sample.shape)
         here, there = self._levels(timestep)
         if operator.index(timestep) == self._first:
-            self._solver = SOLVERS[self.sampler]()
+            self._solver = new_solver(self.sampler)
         x0, eps = predict(model_output.to(sample.dtype), sample, here, prediction=self._prediction)
         fresh = None
         if eta > 0:
@@ -220,7 +232,7 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
     def _use(self, steps: list[int], device: str | torch.device | None = None) -> None:
         self.timesteps = torch.tensor(steps, dtype=torch.int64, device=device)
         self._first = steps[0]
-        self._solver: Solver = SOLVERS[self.sampler]()
+        self._solver: Solver = new_solver(self.sampler)
         self._next: dict[int, int | None] = dict(zip(steps, [*steps[1:], None], strict=True))
 
     def _levels(self, timestep: int | Tensor) -> tuple[Level[float], Level[float]]:
@@ -237,8 +249,9 @@ class DynamiCrafterScheduler(SchedulerMixin, ConfigMixin):
         if following is not None:
             return here, self._schedule.level(following)
         end = self._schedule.level(0)
-        # The released code leaves the last clean latent at its own level's scale, and DDIM repeats its results.
-        return here, end if SOLVERS[self.sampler].multistep else replace(end, scale=here.scale)
+        # DynamiCrafter's code leaves the last clean latent at its own level's scale, and DDIM repeats its results.
+        ends_clean = get_sampler(self.sampler).multistep or self.config["ends_clean"]
+        return here, end if ends_clean else replace(end, scale=here.scale)
 
     def _training_levels(
         self, clean: Tensor, noise: Tensor, timesteps: Tensor | int

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -60,9 +59,6 @@ class DPMSolver:
     Holds the evaluation at the level before; a run needs a solver of its own.
     """
 
-    multistep: ClassVar[bool] = True
-    default_eta: ClassVar[float] = 0.0
-
     def __init__(self) -> None:
         self._before: _Evaluation | None = None
 
@@ -90,12 +86,6 @@ class DPMSolver:
         return result, clean
 
 
-class StochasticDPMSolver(DPMSolver):
-    """DPM-Solver++(2M) in its SDE form, made for as much fresh noise as DDPM draws."""
-
-    default_eta: ClassVar[float] = 1.0
-
-
 class UniPC:
     """UniPC of order 2 with B(h) = e^h − 1 (arXiv:2302.04867, alg. 5 to 8): DPM-Solver++(2M), corrected afterwards.
 
@@ -103,9 +93,6 @@ class UniPC:
     The correction is added to the latent that comes back, so that a caller may have changed it meanwhile. The last step
     has none. Holds the last step; a run needs a solver of its own.
     """
-
-    multistep: ClassVar[bool] = True
-    default_eta: ClassVar[float] = 0.0
 
     def __init__(self) -> None:
         self._last: _Step | None = None

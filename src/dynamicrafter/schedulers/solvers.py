@@ -1,27 +1,19 @@
-"""The samplers' steps, in one table: what each makes of the network's answer on the way to the next level."""
+"""The samplers' steps by one door: what each makes of the network's answer on the way to the next level."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-from dynamicrafter.presets import Sampler
-from dynamicrafter.schedulers.multistep import DPMSolver, StochasticDPMSolver, UniPC
+from dynamicrafter.samplers import Sampler, get_sampler
 from dynamicrafter.schedulers.noise import Level
 
 
 class Solver(Protocol):
-    """One run's way from level to level; what it remembers of earlier steps ends with it.
-
-    Attributes:
-        multistep: whether it looks back, and so takes the timesteps of `multistep_timesteps`.
-        default_eta: the share of fresh noise where none is asked for.
-    """
-
-    multistep: ClassVar[bool]
-    default_eta: ClassVar[float]
+    """One run's way from level to level; what it remembers of earlier steps ends with it."""
 
     def advance(
         self,
@@ -49,11 +41,8 @@ class Solver(Protocol):
 
 
 @dataclass(slots=True)
-class DDIM:
+class DDIMSolver:
     """DDIM (arXiv:2010.02502, eq. 12): the predicted clean latent goes from one level's scale to the next one's."""
-
-    multistep: ClassVar[bool] = False
-    default_eta: ClassVar[float] = 0.0
 
     def advance(
         self,
@@ -73,12 +62,10 @@ class DDIM:
         return (result if noise is None else result + fresh * noise), x0
 
 
-SOLVERS: dict[Sampler, type[Solver]] = {
-    "ddim": DDIM,
-    "dpm++": DPMSolver,
-    "dpm++sde": StochasticDPMSolver,
-    "unipc": UniPC,
-}
+def new_solver(sampler: Sampler) -> Solver:
+    """A solver of the sampler's for one run."""
+    module, _, name = get_sampler(sampler).solver.partition(":")
+    return getattr(importlib.import_module(module), name)()
 
 
 def ddim_coefficients(here: Level[float], there: Level[float], *, eta: float) -> tuple[float, float]:

@@ -14,21 +14,22 @@ shots:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dynamicrafter.animator.options import AnimateOptions, Mode, check_prompt, unwarned
-from dynamicrafter.errors import InputError
 from dynamicrafter.media.notes import parse_fps
-from dynamicrafter.presets import OUTPUT_FPS, PRESETS, Preset
+from dynamicrafter.modes import Mode
+from dynamicrafter.presets import OUTPUT_FPS, Preset
+from dynamicrafter.schema import schema_of, shown
+from dynamicrafter.specs.options import AnimateOptions, ResolvedOptions
+from dynamicrafter.specs.pictures import LoadedPicture
 from dynamicrafter.story.cards import CardLook, check_color, check_letters
-from dynamicrafter.story.located import Located, read_located, shown
+from dynamicrafter.story.located import Located, read_located
 from dynamicrafter.story.values import (
     JOINED,
     PREVIOUS,
-    PictureFile,
     background_of,
     length_of,
     located,
@@ -36,15 +37,15 @@ from dynamicrafter.story.values import (
     path_of,
     picture_of,
     prompt_of,
-    size_of,
     sound_of,
 )
 
+FrameSize = tuple[int, int] | Literal["auto"]
 TransitionKind = Literal["cut", "crossfade", "interpolate"]
 
 _OF_STORY = ("fps", "size")
 _LENGTHS = ("frames", "seconds")
-_OPTIONS = tuple(field.name for field in fields(AnimateOptions) if field.name not in ("size", "frames"))
+_OPTIONS = tuple(name for name in schema_of(AnimateOptions) if name not in ("size", "frames"))
 _STORY_KEYS = ("defaults", "shots", "audio", "model", "transition_model")
 _DEFAULT_KEYS = (*_OF_STORY, *_LENGTHS, *_OPTIONS)
 _SHOT_KEYS = ("picture", "prompt", *_LENGTHS, *_OPTIONS, "transition")
@@ -60,21 +61,18 @@ class LocatedOptions:
     places: dict[str, Located]
     owner: Located
 
-    def resolved(
-        self, preset: Preset, *, mode: Mode = "animate", size: tuple[int, int] | None = None
-    ) -> AnimateOptions:
+    def resolved(self, preset: Preset, *, mode: Mode, size: tuple[int, int]) -> ResolvedOptions:
         """`AnimateOptions.resolved`, whose error names the line of the option that it is about.
 
         Args:
-            size: the story's; None for what the file says, or else the preset.
+            size: the story's.
 
         Raises:
-            InputError: a value breaks its rule.
+            InputError: values that don't go together.
         """
-        try:
-            return replace(self.options, size=size or self.options.size).resolved(preset, mode=mode)
-        except InputError as error:
-            raise _placed(error, self.places, self.owner, preset, mode) from None
+        return located(
+            self.owner, lambda: replace(self.options, size=size).resolved(preset, mode=mode), among=self.places
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +100,7 @@ class Transition:
 class PictureShot:
     """A shot that a model makes; `picture` None continues the one before."""
 
-    picture: PictureFile | None
+    picture: LoadedPicture | None
     prompt: str
     clip: LocatedOptions
     transition: Transition | None
@@ -131,7 +129,7 @@ class Story:
     """A story's file.
 
     Attributes:
-        size: (height, width) of all frames; None for the model's preset's.
+        size: (height, width) of all frames; auto for the first picture's shape; None for the model's preset's.
         model, transition_model: names as for `animate`; None where the file doesn't say.
         sound: a file that is heard from beginning to end.
         source: the file's content, as JSON has it.
@@ -139,7 +137,7 @@ class Story:
 
     file: Path
     fps: Fraction
-    size: tuple[int, int] | None
+    size: FrameSize | None
     defaults: LocatedOptions
     shots: tuple[Shot, ...]
     model: str | None
@@ -154,7 +152,11 @@ def read_story(path: Path) -> Story:
     Raises:
         InputError: something is wrong; the message names the file and the line.
     """
-    root = read_located(path)
+    return story_of(read_located(path))
+
+
+def story_of(root: Located) -> Story:
+    """The story that some values are, wherever they come from; otherwise as `read_story`."""
     keys = root.mapping(_STORY_KEYS, name="a story")
     defaults = _Defaults.read(keys.get("defaults"), root)
     listed = keys.get("shots")
@@ -165,7 +167,7 @@ def read_story(path: Path) -> Story:
     _check_first_picture(shots)
     audio = keys.get("audio")
     return Story(
-        file=path,
+        file=root.file,
         fps=defaults.fps,
         size=defaults.size,
         defaults=defaults.clip,
@@ -179,28 +181,29 @@ def read_story(path: Path) -> Story:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Defaults:
-    """What holds for the whole story or for every shot that says nothing else."""
+    """What holds for the whole story or for every shot that says nothing else, and the pictures read so far."""
 
     fps: Fraction
-    size: tuple[int, int] | None
     clip: LocatedOptions
+    pictures: dict[Path, LoadedPicture] = field(default_factory=dict)
+
+    @property
+    def size(self) -> FrameSize | None:
+        return self.clip.options.size
 
     @classmethod
     def read(cls, given: Located | None, root: Located) -> _Defaults:
         keys = {} if given is None else given.mapping(_DEFAULT_KEYS, name="defaults")
         fps = Fraction(OUTPUT_FPS)
         if "fps" in keys:
-            fps = located(keys["fps"], lambda: parse_fps(keys["fps"].value))
-        places = {name: keys[name] for name in _OPTIONS if name in keys}
-        size = size_of(keys["size"]) if "size" in keys else None
-        if size is not None:
-            places["size"] = replace(keys["size"], value=[replace(keys["size"], value=side) for side in size])
+            fps = located(keys["fps"], lambda: parse_fps(keys["fps"].plain()))
+        places = {name: keys[name] for name in (*_OPTIONS, "size") if name in keys}
         length = length_of(keys, fps)
         if length is not None:
             places["frames"] = length
-        return cls(fps=fps, size=size, clip=_options(places, given or root, mode="animate"))
+        return cls(fps=fps, clip=_options(places, given or root))
 
-    def merged(self, keys: dict[str, Located], owner: Located, *, mode: Mode, extra: int = 0) -> LocatedOptions:
+    def merged(self, keys: dict[str, Located], owner: Located, *, extra: int = 0) -> LocatedOptions:
         """A shot's options over these; a transition's length is its own.
 
         Args:
@@ -211,7 +214,7 @@ class _Defaults:
         length = length_of(keys, self.fps, extra=extra)
         if length is not None:
             places["frames"] = length
-        return _options(places, owner, mode=mode)
+        return _options(places, owner)
 
 
 def _shot(item: Located, defaults: _Defaults, *, is_last: bool) -> Shot:
@@ -226,9 +229,9 @@ def _shot(item: Located, defaults: _Defaults, *, is_last: bool) -> Shot:
     if "picture" not in keys:
         raise item.refusal(f"picture is missing; name a file, or {PREVIOUS}, or give the shot a title instead.")
     return PictureShot(
-        picture=picture_of(keys["picture"]),
+        picture=picture_of(keys["picture"], defaults.pictures),
         prompt=prompt_of(keys),
-        clip=defaults.merged(keys, item, mode="animate"),
+        clip=defaults.merged(keys, item),
         transition=_transition(keys.get("transition"), defaults, is_last=is_last),
         place=item,
     )
@@ -255,7 +258,7 @@ def _card(item: Located, defaults: _Defaults, *, is_last: bool) -> TitleCard:
             background=background,
             color=color,
             font=font,
-            fit=_options({} if fit is None else {"fit": fit}, item, mode="animate").options.fit,
+            fit=_options({} if fit is None else {"fit": fit}, item).options.fit,
         ),
         num_frames=length.value,
         transition=_transition(keys.get("transition"), defaults, is_last=is_last),
@@ -270,18 +273,14 @@ def _transition(given: Located | None, defaults: _Defaults, *, is_last: bool) ->
         raise given.refusal("transition leads to no shot after the last; leave it out.", line=given.key_line)
     short = isinstance(given.value, str)  # `transition: cut` for `{kind: cut}`
     keys = {"kind": given} if short else given.mapping(_TRANSITION_KEYS, name="a transition")
-    kinds = get_args(TransitionKind)
-    kind = keys["kind"].value if "kind" in keys else None
-    if kind not in kinds:
-        place = keys.get("kind", given)
-        raise place.refusal(f"kind of a transition must be one of {', '.join(kinds)}, got {shown(kind)}.")
+    kind = _transition_kind(keys.get("kind"), given)
     if kind != "interpolate":
         allowed = {"kind", *_LENGTHS} if kind == "crossfade" else {"kind"}
         for name, place in keys.items():
             if name not in allowed:
                 raise place.refusal(f"{name} does not go with {kind}; leave it out.", line=place.key_line)
     if kind == "interpolate":
-        clip = defaults.merged(keys, given, mode="interpolate", extra=JOINED)
+        clip = defaults.merged(keys, given, extra=JOINED)
         between = clip.options.frames - JOINED
         return Transition(kind="interpolate", num_frames=between, prompt=prompt_of(keys), clip=clip, place=given)
     length = length_of(keys, defaults.fps)
@@ -292,32 +291,20 @@ def _transition(given: Located | None, defaults: _Defaults, *, is_last: bool) ->
     return Transition(kind="crossfade", num_frames=length.value, prompt="", clip=None, place=given)
 
 
-def _options(places: dict[str, Located], owner: Located, *, mode: Mode) -> LocatedOptions:
-    """Options that keep every rule that doesn't depend on the model."""
-    stand_in = PRESETS["512_interp"]
-    with unwarned():
-        try:
-            options = _values(places)
-            options.resolved(stand_in, mode=mode)
-        except InputError as error:
-            raise _placed(error, places, owner, stand_in, mode) from None
-    located(places.get("negative", owner), lambda: check_prompt("negative", options.negative))
+def _transition_kind(place: Located | None, transition: Located) -> TransitionKind:
+    kind = None if place is None else place.plain()
+    for known in get_args(TransitionKind):
+        if kind == known:
+            return known
+    kinds = ", ".join(get_args(TransitionKind))
+    raise (place or transition).refusal(f"kind of a transition must be one of {kinds}, got {shown(kind)}.")
+
+
+def _options(places: dict[str, Located], owner: Located) -> LocatedOptions:
+    """Options, each of which keeps its own rule; what doesn't go together shows when they are resolved."""
+    values = {name: place.plain() for name, place in places.items()}
+    options = located(owner, lambda: AnimateOptions(**values), among=places)
     return LocatedOptions(options=options, places=places, owner=owner)
-
-
-def _placed(error: InputError, places: dict[str, Located], owner: Located, preset: Preset, mode: Mode) -> InputError:
-    """An error about options, with the line of the one that breaks its rule by itself, or else of their owner."""
-    with unwarned():
-        for name, place in places.items():
-            try:
-                _values({name: place}).resolved(preset, mode=mode)
-            except InputError as alone:
-                return place.refusal(str(alone))
-    return owner.refusal(str(error))
-
-
-def _values(places: dict[str, Located]) -> AnimateOptions:
-    return AnimateOptions.from_dict({name: place.plain() for name, place in places.items()})
 
 
 def _check_first_picture(shots: Iterable[Shot]) -> None:

@@ -1,4 +1,4 @@
-"""From pieces and cards to one film, frame by frame: its memory doesn't grow with the story."""
+"""From clips and cards to one film, frame by frame: its memory doesn't grow with the story."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dynamicrafter.media.completeness import is_cut_short
 from dynamicrafter.media.film import write_film
 from dynamicrafter.media.video import read_metadata
 from dynamicrafter.story.cards import draw_card
+from dynamicrafter.story.clips import ShotContent, card_frame
 from dynamicrafter.story.format import TitleCard
 from dynamicrafter.story.kept import KeptShots, Records
-from dynamicrafter.story.pieces import Footage, card_frame
-from dynamicrafter.story.plan import Blend, Plan, described
+from dynamicrafter.story.plan import Crossfade, StoryPlan, plan_metadata
 
-_MADE_ON = ("generator", "device", "dtype", "torch")  # of a piece's metadata
+_MADE_ON = ("generator", "device", "dtype", "torch")  # of a clip's metadata
 
 
-def film_metadata(plan: Plan, records: Records, *, crf: int | None) -> dict[str, Any]:
+def film_metadata(plan: StoryPlan, records: Records, *, crf: int | None) -> dict[str, Any]:
     """What the film's file says of its making; `key` is the hash of all that decides its content."""
-    metadata = described(plan) | {
+    metadata = plan_metadata(plan) | {
         "generator": f"dynamicrafter {dynamicrafter.__version__}",
         "sound": None if plan.story.sound is None else _file_digest(plan.story.sound),
         "made_on": _distinct(
@@ -34,9 +34,9 @@ def film_metadata(plan: Plan, records: Records, *, crf: int | None) -> dict[str,
         ),
         "output": {"fps": str(plan.story.fps), "crf": crf},
     }  # fmt: skip
-    shown = [records[piece.key].frames for piece in plan.pieces]
+    frames = [records[clip.key].frames for clip in plan.clips]
     cards = [card_frame(shot, plan.size).digest for shot in plan.story.shots if isinstance(shot, TitleCard)]
-    content = json.dumps([metadata, shown, cards], sort_keys=True).encode()
+    content = json.dumps([metadata, frames, cards], sort_keys=True).encode()
     return metadata | {"key": hashlib.sha256(content).hexdigest()}
 
 
@@ -53,7 +53,7 @@ def is_made(path: Path, metadata: dict[str, Any]) -> bool:
 
 def join(
     path: Path,
-    plan: Plan,
+    plan: StoryPlan,
     shots: KeptShots,
     records: Records,
     *,
@@ -91,16 +91,16 @@ def join(
     )
 
 
-def frames_of(plan: Plan, shots: KeptShots, records: Records) -> Iterator[np.ndarray]:
+def frames_of(plan: StoryPlan, shots: KeptShots, records: Records) -> Iterator[np.ndarray]:
     """The film's frames in order, uint8 (h, w, 3)."""
     for part in plan.timeline:
-        if isinstance(part, Blend):
+        if isinstance(part, Crossfade):
             left = _frames(part.left, part.left.num_frames - part.num_frames, part.num_frames, plan, shots, records)
             right = _frames(part.right, 0, part.num_frames, plan, shots, records)
             for index, (below, above) in enumerate(zip(left, right, strict=True), start=1):
                 yield blended(below, above, index / (part.num_frames + 1))
         else:
-            yield from _frames(part.footage, part.start, part.num_frames, plan, shots, records)
+            yield from _frames(part.content, part.start, part.num_frames, plan, shots, records)
 
 
 def blended(below: np.ndarray, above: np.ndarray, share: float) -> np.ndarray:
@@ -109,15 +109,15 @@ def blended(below: np.ndarray, above: np.ndarray, share: float) -> np.ndarray:
 
 
 def _frames(
-    footage: Footage, start: int, num_frames: int, plan: Plan, shots: KeptShots, records: Records
+    content: ShotContent, start: int, num_frames: int, plan: StoryPlan, shots: KeptShots, records: Records
 ) -> Iterator[np.ndarray]:
-    if isinstance(footage, TitleCard):
-        card = draw_card(footage.look, plan.size)
+    if isinstance(content, TitleCard):
+        card = draw_card(content.look, plan.size)
         for _ in range(num_frames):
             yield card
     else:
         for index in range(start, start + num_frames):
-            yield shots.frame(footage, index, records[footage.key])
+            yield shots.frame(content, index, records[content.key])
 
 
 def _distinct(values: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

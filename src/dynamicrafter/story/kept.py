@@ -1,6 +1,6 @@
-"""The folder of what was made for a story: each piece as lossless pictures with the record of all that it was made of.
+"""The folder of what was made for a story: each clip as lossless pictures with the record of all that it was made of.
 
-A piece appears under its name only when it is complete, and its name says what it was made of; so whatever is there
+A clip appears under its name only when it is complete, and its name says what it was made of; so whatever is there
 can be used, whenever the program that made it was stopped.
 """
 
@@ -13,29 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import clear_leftovers, one_line_errors
+from dynamicrafter.files.atomic import clear_leftovers, one_line_errors
+from dynamicrafter.files.locks import LOCK, locked
 from dynamicrafter.media.video import read_metadata, write_clip
-from dynamicrafter.story.pieces import EndOf, Piece, frame_digest
+from dynamicrafter.story.clips import BoundaryFrame, StoryClip, frame_digest
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
 SUFFIX = ".shots"
-_LOCK = ".lock"
 _STORY = "story"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What is known of a piece that was made.
+class KeptClip:
+    """What is known of a clip that was made.
 
     Attributes:
         frames: the digest of each.
-        ends: the digests of the frames of other pieces that it was made of.
+        ends: the digests of the frames of other clips that it was made of.
         metadata: of its making.
     """
 
@@ -44,18 +43,18 @@ class Record:
     metadata: Mapping[str, Any]
 
 
-Records = dict[str, Record]  # by the piece's key
+Records = dict[str, KeptClip]  # by the clip's key
 
 
 class KeptShots:
-    """The pieces in a folder, which is made when the first is kept."""
+    """The clips in a folder, which is made when the first is kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @contextmanager
     def locked(self) -> Generator[None]:
-        """Keep other programs from making the same pieces, and clear away what a killed one left half-written.
+        """Keep other programs from making the same clips, and clear away what a killed one left half-written.
 
         Raises:
             InputError: another program is at work here.
@@ -63,33 +62,25 @@ class KeptShots:
         """
         with one_line_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
-            lock = FileLock(self.folder / _LOCK, timeout=0)
-            try:
-                lock.acquire()
-            except Timeout:
-                raise InputError(
-                    f"another program is making the shots in {self.folder}; wait for it, or choose another output."
-                ) from None
-        try:
+        busy = f"another program is making the shots in {self.folder}; wait for it, or choose another output."
+        with locked(self.folder / LOCK, busy=busy):
             clear_leftovers(self.folder)
             yield
-        finally:
-            lock.release()
 
-    def path_of(self, piece: Piece) -> Path:
-        return self.folder / piece.folder
+    def path_of(self, clip: StoryClip) -> Path:
+        return self.folder / clip.folder
 
-    def find(self, piece: Piece, known: Records) -> Record | None:
-        """The record of a piece that is there, and was made of the frames that it would be made of now.
+    def find(self, clip: StoryClip, known: Records) -> KeptClip | None:
+        """The record of a clip that is there, and was made of the frames that it would be made of now.
 
         Args:
-            known: the records of the pieces that it may be made of.
+            known: the records of the clips that it may be made of.
         """
-        record = self._read(piece)
-        return record if record is not None and record.ends == ends_of(piece, known) else None
+        record = self._read(clip)
+        return record if record is not None and record.ends == ends_of(clip, known) else None
 
-    def _read(self, piece: Piece) -> Record | None:
-        folder = self.path_of(piece)
+    def _read(self, clip: StoryClip) -> KeptClip | None:
+        folder = self.path_of(clip)
         if not folder.is_dir():
             return None
         try:
@@ -97,18 +88,18 @@ class KeptShots:
         except InputError:
             return None
         story = metadata.get(_STORY)
-        if not isinstance(story, dict) or story.get("key") != piece.key:
+        if not isinstance(story, dict) or story.get("key") != clip.key:
             return None
         frames, ends = _texts(story.get("frames")), _texts(story.get("ends"))
-        if frames is None or ends is None or len(frames) != piece.num_frames:
+        if frames is None or ends is None or len(frames) != clip.num_frames:
             return None
-        whole = all(self._frame_path(piece, index).is_file() for index in range(len(frames)))
-        return Record(frames=frames, ends=ends, metadata=metadata) if whole else None
+        whole = all(self._frame_path(clip, index).is_file() for index in range(len(frames)))
+        return KeptClip(frames=frames, ends=ends, metadata=metadata) if whole else None
 
     def keep(
-        self, piece: Piece, frames: np.ndarray, metadata: dict[str, Any], *, fps: Fraction, known: Records
-    ) -> Record:
-        """Write a piece.
+        self, clip: StoryClip, frames: np.ndarray, metadata: dict[str, Any], *, fps: Fraction, known: Records
+    ) -> KeptClip:
+        """Write a clip.
 
         Args:
             frames: uint8 (f, h, w, 3).
@@ -119,19 +110,19 @@ class KeptShots:
             OutputError: it can't be written.
         """
         digests = tuple(frame_digest(frame) for frame in frames)
-        ends = ends_of(piece, known)
-        story = {"key": piece.key, "name": piece.name, "frames": list(digests), "ends": list(ends)}
+        ends = ends_of(clip, known)
+        story = {"key": clip.key, "name": clip.name, "frames": list(digests), "ends": list(ends)}
         metadata = metadata | {_STORY: story}
-        write_clip(self.path_of(piece), frames, fps=fps, metadata=metadata, format="png")
-        return Record(frames=digests, ends=ends, metadata=metadata)
+        write_clip(self.path_of(clip), frames, fps=fps, metadata=metadata, format="png")
+        return KeptClip(frames=digests, ends=ends, metadata=metadata)
 
-    def frame(self, piece: Piece, index: int, record: Record) -> np.ndarray:
-        """Read one frame of a piece, uint8 (h, w, 3).
+    def frame(self, clip: StoryClip, index: int, record: KeptClip) -> np.ndarray:
+        """Read one frame of a clip, uint8 (h, w, 3).
 
         Raises:
             InputError: it is gone, or no longer what it was.
         """
-        path = self._frame_path(piece, index)
+        path = self._frame_path(clip, index)
         try:
             with Image.open(path, formats=("PNG",)) as image:
                 pixels = np.array(image.convert("RGB"))
@@ -143,14 +134,14 @@ class KeptShots:
             )
         return pixels
 
-    def _frame_path(self, piece: Piece, index: int) -> Path:
-        return self.path_of(piece) / f"{index:04}.png"
+    def _frame_path(self, clip: StoryClip, index: int) -> Path:
+        return self.path_of(clip) / f"{index:04}.png"
 
 
-def ends_of(piece: Piece, known: Records) -> tuple[str, ...]:
-    """The digests of the frames of other pieces that a piece is made of."""
-    ends = (source for source in piece.sources if isinstance(source, EndOf))
-    return tuple(known[source.piece.key].frames[source.index] for source in ends)
+def ends_of(clip: StoryClip, known: Records) -> tuple[str, ...]:
+    """The digests of the frames of other clips that a clip is made of."""
+    ends = (source for source in clip.sources if isinstance(source, BoundaryFrame))
+    return tuple(known[source.clip.key].frames[source.index] for source in ends)
 
 
 def _texts(value: object) -> tuple[str, ...] | None:

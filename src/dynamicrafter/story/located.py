@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.schema import shown
+from dynamicrafter.specs.pictures import LoadedPicture
 
 if TYPE_CHECKING:
     import yaml
@@ -24,11 +26,12 @@ class Located:
     """A value of a file, and where it stands.
 
     Attributes:
-        value: text, number, truth value or None; a list of `Located`; or a dictionary of `Located` by key.
+        value: text, number, truth value, None or a picture; a list of `Located`; or a dictionary of them by key.
         file: as it was named.
         line: the value's first, counted from 1.
         key_line: its key's; of a value without a key, `line`.
         remark: what messages add: how the value came about, where it isn't what was written.
+        where: how messages begin instead of with file and line.
     """
 
     value: Any
@@ -36,10 +39,12 @@ class Located:
     line: int
     key_line: int
     remark: str = ""
+    where: str = ""
 
     def refusal(self, text: str, *, line: int | None = None) -> InputError:
         """An error that names the file and the line."""
-        return InputError(f"{self.file}, line {self.line if line is None else line}: {text}{self.remark}")
+        where = self.where or f"{self.file}, line {self.line if line is None else line}"
+        return InputError(f"{where}: {text}{self.remark}")
 
     def plain(self) -> Any:
         """The value without places, as JSON has it."""
@@ -47,7 +52,7 @@ class Located:
             return {key: value.plain() for key, value in self.value.items()}
         if isinstance(self.value, list):
             return [value.plain() for value in self.value]
-        return self.value
+        return self.value.path if isinstance(self.value, LoadedPicture) else self.value
 
     def mapping(self, known: Collection[str], *, name: str) -> dict[str, Located]:
         """The value as keys and values.
@@ -79,10 +84,20 @@ class Located:
         return self.value
 
 
-def shown(value: Any) -> str:
-    """A value as a message repeats it: shortened."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
+def locate(value: Any, where: str) -> Located:
+    """A plain value as one that knows where it stands, for a story that no file holds.
+
+    Args:
+        value: as JSON has it, `LoadedPicture` for a picture among it; dictionaries and lists in it may be `Located`.
+        where: how messages begin.
+    """
+    if isinstance(value, Located):
+        return value
+    if isinstance(value, dict):
+        value = {key: locate(each, where) for key, each in value.items()}
+    elif isinstance(value, list):
+        value = [locate(each, where) for each in value]
+    return Located(value=value, file=Path(), line=0, key_line=0, where=where)
 
 
 def read_located(path: Path) -> Located:

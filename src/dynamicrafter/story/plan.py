@@ -1,4 +1,4 @@
-"""What a story asks for: which pieces must be made, and what is shown when."""
+"""What a story asks for: which clips must be made, and what is shown when."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from dynamicrafter.animator.options import unwarned
 from dynamicrafter.media.notes import MAX_NOTE
+from dynamicrafter.modes import ANIMATE
+from dynamicrafter.presets import Preset, auto_size
+from dynamicrafter.specs.hints import motion_hints, size_hints
+from dynamicrafter.specs.model import ModelDescription
+from dynamicrafter.specs.options import ResolvedOptions
+from dynamicrafter.specs.pictures import LoadedPicture
+from dynamicrafter.story.clips import ShotContent, StoryClip, bridge_of, contents_of
 from dynamicrafter.story.format import PictureShot, Story, Transition
-from dynamicrafter.story.models import KnownModel
-from dynamicrafter.story.pieces import Footage, Piece, bridge_of, footage_of
-from dynamicrafter.story.values import PictureFile
+from dynamicrafter.story.values import located
 
 _ROOM_FOR_REST = 2000  # characters of metadata for what is known only when all is made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Play:
-    """Frames `start` up to `stop` of one thing; `number` is the shot's, or that of the shot before a bridge."""
+class Segment:
+    """Frames `start` up to `stop` of a clip or card; `number` is the shot's, or that of the shot before a bridge."""
 
-    footage: Footage
+    content: ShotContent
     number: int
     start: int
     stop: int
@@ -33,30 +37,33 @@ class Play:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Blend:
-    """The last frames of one thing while the first of another come up through them; `number` as in `Play`."""
+class Crossfade:
+    """The last frames of one shot while the first of another come up through them; `number` as in `Segment`."""
 
-    left: Footage
-    right: Footage
+    left: ShotContent
+    right: ShotContent
     number: int
     num_frames: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class StoryPlan:
     """A story, ready to be made.
 
     Attributes:
         size: (height, width) of every frame.
-        pieces: in an order in which they can be made: shots, then what comes between.
+        model: makes the shots.
+        options: what the story's defaults come to.
+        clips: in an order in which they can be made: shots, then what comes between.
         timeline: what is shown, in order.
     """
 
     story: Story
     size: tuple[int, int]
-    model: KnownModel
-    pieces: tuple[Piece, ...]
-    timeline: tuple[Play | Blend, ...]
+    model: ModelDescription
+    options: ResolvedOptions
+    clips: tuple[StoryClip, ...]
+    timeline: tuple[Segment | Crossfade, ...]
 
     @property
     def num_frames(self) -> int:
@@ -66,8 +73,23 @@ class Plan:
     def seconds(self) -> Fraction:
         return self.num_frames / self.story.fps
 
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know before it is made, a line each."""
+        said: dict[str, str] = {}  # the note → the first clip that it is about
+        for clip in self.clips:
+            notes = [
+                *clip.options.notes(clip.model.preset, clip.mode),
+                *motion_hints([clip.prompt], clip.model.motions),
+            ]
+            if self.story.size is None and isinstance(clip.sources[0], LoadedPicture):
+                notes += size_hints(clip.options, clip.sources[0].shape)
+            for note in notes:
+                said.setdefault(note, clip.name)
+        return [f"{name}: {note}" for note, name in said.items()]
 
-def plan_story(story: Story, *, model: KnownModel, transition_model: KnownModel | None = None) -> Plan:
+
+def plan_story(story: Story, *, model: ModelDescription, transition_model: ModelDescription | None = None) -> StoryPlan:
     """Work out what must be made and what is shown when.
 
     Args:
@@ -75,32 +97,33 @@ def plan_story(story: Story, *, model: KnownModel, transition_model: KnownModel 
         transition_model: makes what comes between them; None for `model`.
 
     Raises:
-        InputError: options that the models don't take, crossfades that leave nothing of a shot, a title too long for
-            its card, or a story too long for its film's metadata.
+        InputError: options that don't go together, crossfades that leave nothing of a shot, a title too long for its
+            card, or a story too long for its film's metadata.
     """
-    size = story.size or (model.preset.height, model.preset.width)
-    footage = footage_of(story, size, model)
+    size = _size_of(story, model.preset)
+    contents = contents_of(story, size, model)
     bridges = [
         None
         if shot.transition is None
         else bridge_of(
             shot.transition,
-            footage[index],
-            footage[index + 1],
+            contents[index],
+            contents[index + 1],
             name=f"between shots {index + 1} and {index + 2}",
             size=size,
             model=transition_model or model,
         )
         for index, shot in enumerate(story.shots)
     ]
-    plan = Plan(
+    plan = StoryPlan(
         story=story,
         size=size,
         model=model,
-        pieces=tuple(piece for piece in (*footage, *bridges) if isinstance(piece, Piece)),
-        timeline=tuple(_timeline(story, footage, bridges)),
+        options=story.defaults.resolved(model.preset, mode=ANIMATE, size=size),
+        clips=tuple(clip for clip in (*contents, *bridges) if isinstance(clip, StoryClip)),
+        timeline=tuple(_timeline(story, contents, bridges)),
     )
-    missing = len(json.dumps(described(plan))) + _ROOM_FOR_REST - MAX_NOTE
+    missing = len(json.dumps(plan_metadata(plan))) + _ROOM_FOR_REST - MAX_NOTE
     if missing > 0:
         raise story.defaults.owner.refusal(
             f"the story is {missing} characters too long for its film's metadata, which hold it; make two of it."
@@ -108,14 +131,22 @@ def plan_story(story: Story, *, model: KnownModel, transition_model: KnownModel 
     return plan
 
 
-def described(plan: Plan) -> dict[str, Any]:
+def _size_of(story: Story, preset: Preset) -> tuple[int, int]:
+    usual = preset.height, preset.width
+    if not isinstance(story.size, str):
+        return story.size or usual
+    pictures = (shot.picture for shot in story.shots if isinstance(shot, PictureShot))
+    first = next((picture.shape for picture in pictures if picture is not None), usual)
+    return located(story.defaults.places["size"], lambda: auto_size(preset, first))
+
+
+def plan_metadata(plan: StoryPlan) -> dict[str, Any]:
     """What a film's metadata say of its plan: the story as it was written, and what came of it.
 
     Of each shot's options, those stand here that differ from the story's.
     """
-    with unwarned():
-        options = plan.story.defaults.resolved(plan.model.preset, size=plan.size).as_dict()
-    models = dict.fromkeys(piece.model for piece in plan.pieces) or {plan.model: None}
+    options = plan.options.as_dict()
+    models = dict.fromkeys(clip.model for clip in plan.clips) or {plan.model: None}
     return {
         "mode": "story",
         "models": [
@@ -123,7 +154,7 @@ def described(plan: Plan) -> dict[str, Any]:
                 "name": model.name,
                 "preset": model.preset.name,
                 "hash": model.hash,
-                "lora": [adapter.as_dict() for adapter in model.loras],
+                "lora": [adapter.as_dict() for adapter in model.spec.lora],
             }
             for model in models
         ],
@@ -131,19 +162,21 @@ def described(plan: Plan) -> dict[str, Any]:
         "options": options,
         "shots": [
             {
-                "name": piece.name,
-                "key": piece.key,
-                "options": {name: value for name, value in piece.options.as_dict().items() if value != options[name]},
-                "pictures": [source.sha256 for source in piece.sources if isinstance(source, PictureFile)],
+                "name": clip.name,
+                "key": clip.key,
+                "options": {name: value for name, value in clip.options.as_dict().items() if value != options[name]},
+                "pictures": [source.sha256 for source in clip.sources if isinstance(source, LoadedPicture)],
             }
-            for piece in plan.pieces
+            for clip in plan.clips
         ],
     }
 
 
-def _timeline(story: Story, footage: list[Footage], bridges: list[Piece | None]) -> Iterator[Play | Blend]:
+def _timeline(
+    story: Story, contents: list[ShotContent], bridges: list[StoryClip | None]
+) -> Iterator[Segment | Crossfade]:
     begun = 0  # frames of a shot that the transition to it has shown already
-    for index, (shot, here, bridge) in enumerate(zip(story.shots, footage, bridges, strict=True)):
+    for index, (shot, here, bridge) in enumerate(zip(story.shots, contents, bridges, strict=True)):
         number = index + 1
         transition = shot.transition or Transition.cut(shot.place)
         ending = transition.num_frames if transition.kind == "crossfade" else 0
@@ -153,10 +186,10 @@ def _timeline(story: Story, footage: list[Footage], bridges: list[Piece | None])
                 f"crossfade of {ending} frames must leave shot {number} what it shows by then: it has "
                 f"{here.num_frames} frames, {begun} of them in the transition before; shorten one of the two."
             )
-        yield Play(footage=here, number=number, start=begun, stop=here.num_frames - ending)
-        if number == len(footage):
+        yield Segment(content=here, number=number, start=begun, stop=here.num_frames - ending)
+        if number == len(contents):
             return
-        after = footage[number]
+        after = contents[number]
         begun = ending
         if transition.kind == "crossfade":
             if ending > after.num_frames:
@@ -164,9 +197,9 @@ def _timeline(story: Story, footage: list[Footage], bridges: list[Piece | None])
                     f"crossfade must be at most as long as the shot that it leads to, {after.num_frames} frames, "
                     f"got {ending}."
                 )
-            yield Blend(left=here, right=after, number=number, num_frames=ending)
+            yield Crossfade(left=here, right=after, number=number, num_frames=ending)
         elif bridge is not None:
-            yield Play(footage=bridge, number=number, start=1, stop=bridge.num_frames - 1)
+            yield Segment(content=bridge, number=number, start=1, stop=bridge.num_frames - 1)
         elif _continues(story, number):
             begun = 1  # its first frame repeats the last one of the shot before
             if after.num_frames == 1:

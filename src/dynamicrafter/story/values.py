@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
-from dynamicrafter.animator.options import check_prompt, parse_size
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.pictures import picture_hash, read_picture
+from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.media.sound import check_sound
+from dynamicrafter.schema import Number, OptionError, WholeNumber, shown
+from dynamicrafter.specs.options import check_prompt
+from dynamicrafter.specs.pictures import LoadedPicture, load_picture
 from dynamicrafter.story.cards import check_color
-from dynamicrafter.story.located import Located, shown
+from dynamicrafter.story.located import Located
 
 T = TypeVar("T")
 
@@ -23,20 +25,17 @@ JOINED = 2  # frames that a generated transition shares with its two shots, and 
 _LONGEST = 3600  # seconds of a shot, card or transition; more is a slip of the hand
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureFile:
-    """A picture, and the hash of its pixels when it was looked at."""
+def located(place: Located, check: Callable[[], T], *, among: dict[str, Located] | None = None) -> T:
+    """What `check` returns; its error gets the place.
 
-    path: Path
-    sha256: str
-
-
-def located(place: Located, check: Callable[[], T]) -> T:
-    """What `check` returns; its error gets the place."""
+    Args:
+        among: the places of options; an error about one of them gets its own.
+    """
     try:
         return check()
     except InputError as error:
-        raise place.refusal(str(error)) from None
+        option = error.option if isinstance(error, OptionError) else ""
+        raise (among or {}).get(option, place).refusal(str(error)) from None
 
 
 def length_of(keys: dict[str, Located], fps: Fraction, *, extra: int = 0) -> Located | None:
@@ -51,11 +50,13 @@ def length_of(keys: dict[str, Located], fps: Fraction, *, extra: int = 0) -> Loc
     place = frames or seconds
     if place is None:
         return None
-    name, value, kinds = ("frames", place.value, int) if frames else ("seconds", place.value, (int, float))
-    most = _LONGEST * fps if frames else _LONGEST
-    if isinstance(value, bool) or not isinstance(value, kinds) or not (math.isfinite(value) and 0 < value <= most):
-        kind = "a whole number" if frames else "a number"
-        raise place.refusal(f"{name} must be {kind} above 0 and up to {int(most)}, got {shown(place.plain())}.")
+    name, kind, most = ("frames", WholeNumber(), _LONGEST * fps) if frames else ("seconds", Number(), _LONGEST)
+    try:
+        value = kind.convert(place.plain())
+    except (ValueError, TypeError, OverflowError):
+        value = math.nan
+    if not (math.isfinite(value) and 0 < value <= most):
+        raise place.refusal(f"{name} must be {kind.rule} above 0 and up to {int(most)}, got {shown(place.plain())}.")
     count = value if frames else round(Fraction(value) * fps)
     if not count:
         raise place.refusal(f"seconds must be at least {1 / fps} for one frame at {fps} a second, got {value}.")
@@ -65,21 +66,23 @@ def length_of(keys: dict[str, Located], fps: Fraction, *, extra: int = 0) -> Loc
     return replace(place, value=count + extra, remark=remark)
 
 
-def size_of(place: Located) -> tuple[int, int]:
-    """(height, width)."""
-    text = place.text("size")
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise place.refusal(f"size {error}") from None
+def picture_of(place: Located, known: dict[Path, LoadedPicture]) -> LoadedPicture | None:
+    """A picture, read; None where the shot continues the one before.
 
+    Args:
+        known: the pictures of the story that were read already, to which this one is added.
 
-def picture_of(place: Located) -> PictureFile | None:
-    """A picture that can be read; None where the shot continues the one before."""
+    Raises:
+        InputError: it can't be read.
+    """
+    if isinstance(place.value, LoadedPicture):
+        return place.value
     if place.text("picture") == PREVIOUS:
         return None
     path = path_of(place, "picture")
-    return PictureFile(path=path, sha256=located(place, lambda: picture_hash(read_picture(path))))
+    if path not in known:
+        known[path] = located(place, lambda: load_picture(path))
+    return known[path]
 
 
 def background_of(place: Located) -> str | Path:
@@ -97,6 +100,7 @@ def background_of(place: Located) -> str | Path:
 
 
 def sound_of(place: Located) -> Path:
+    """A file with sound."""
     path = path_of(place, "audio")
     located(place, lambda: check_sound(path))
     return path
@@ -111,6 +115,7 @@ def path_of(place: Located, name: str) -> Path:
 
 
 def prompt_of(keys: dict[str, Located]) -> str:
+    """What happens; empty where nothing is said."""
     if "prompt" not in keys:
         return ""
     text = keys["prompt"].text("prompt")

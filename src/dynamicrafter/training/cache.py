@@ -24,12 +24,12 @@ from torch import Tensor
 
 from dynamicrafter.data.stream import ClipStream, Sample
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import one_line_errors, replacing_file
+from dynamicrafter.files.atomic import one_line_errors, replacing_file, sync
+from dynamicrafter.files.json_files import write_json
 from dynamicrafter.randomness import generator_for
 from dynamicrafter.training.batches import Share, micro_batches
-from dynamicrafter.training.checkpoints import sync
 from dynamicrafter.training.config import DataConfig, TrainConfig
-from dynamicrafter.training.encoding import Encoded, Nothing, encode_clip, encode_nothing
+from dynamicrafter.training.encoding import Encoded, NullEmbeddings, encode_clip, encode_nothing
 from dynamicrafter.training.settings import to_plain
 from dynamicrafter.training.sources import FROZEN, load_model, open_stream, rest
 from dynamicrafter.training.trainee import resting_dtype
@@ -169,7 +169,7 @@ class CachedClips:
         self._index = read_index(self._folder)
         self._check()
         tensors = load_file(self._folder / NOTHING)
-        self.nothing = Nothing(tensors["text"].float(), tensors["image"].float())
+        self.nothing = NullEmbeddings(tensors["text"].float(), tensors["image"].float())
         self._shard = lru_cache(_OPEN)(_Shard)
 
     def batches(self, share: Share, *, first_step: int, last_step: int) -> Iterator[list[Encoded]]:
@@ -266,8 +266,7 @@ def _begin(folder: Path, index: Mapping[str, Any]) -> None:
                     f"output {folder} holds a cache with another {differing[0]}; choose another folder, or remove it."
                 )
             return
-        with replacing_file(folder / INDEX) as aside:
-            aside.write_text(json.dumps(index, indent=1) + "\n")
+        write_json(folder / INDEX, index)
 
 
 def _write(target: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, metadata: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from dynamicrafter.data.config import DataConfig
 from dynamicrafter.errors import InputError
-from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS
+from dynamicrafter.presets import NUM_TRAIN_TIMESTEPS, USUAL_PRESET
 from dynamicrafter.randomness import MAX_SEED
 
 Trains = Literal["all", "spatial", "temporal", "projector", "lora", "everything_and_encoders"]
@@ -72,9 +72,10 @@ class ValidationConfig:
     image: Path | None = None  # None for the first frame of the data's first clip, and its caption
     last_image: Path | None = None
     prompt: str = ""
-    motion: int | None = None  # None, here and below: the preset's
+    motion: int | None = None  # None: the data's clip's own, or the preset's; None below: the preset's
     steps: int | None = None
     guidance: float | None = None
+    sheet: bool = True  # after the last step, a contact sheet of the clip before and after training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ class Stage:
     variations: int = 1  # neighbouring clips of one picture; they get one timestep and one noise
     motions: tuple[tuple[str, float], ...] = ()  # kinds and their shares
     size: int | None = None  # pixels, of both sides; None for the model's
+    window: int | None = None  # latents along the sides of the part that is trained on; None for all
     returning: float = 0.0  # share of clips that end where they began, and are given both ends
     bare: float = 0.4  # share of captions that name the motion alone
     motion_numbers: tuple[float, float] = (8.0, 24.0)  # lowest and highest
@@ -97,11 +99,12 @@ class Stage:
 class TrainConfig:
     """One training run. A step takes `batch_size` × `accumulation` clips on each process."""
 
-    model: str = "512"  # as for `animate`: preset, folder, file, repository, seeded:tiny
+    model: str = USUAL_PRESET  # as for `animate`: preset, folder, file, repository, seeded:tiny
     preset: str | None = None
     encoders: Path | None = None
     output: Path = Path("training")
     data: DataConfig = field(default_factory=DataConfig)
+    photos: Path | None = None  # a folder whose pictures made clips show, beside the sample photos
     cache: Path | None = None  # a folder of `data cache`, instead of data
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -110,16 +113,19 @@ class TrainConfig:
     trains: Trains = "all"
     lora: LoraConfig = field(default_factory=LoraConfig)
     steps: int = 100_000
+    minutes: float | None = None  # how long to train, instead of how many steps; each time the run goes on
     batch_size: int = 2
     accumulation: int = 2
     ema: float | None = None  # how much of the average stays at each step, such as 0.999
     precision: Precision = "bfloat16"
     gradient_checkpointing: bool = True
     sharding: Literal["none", "fsdp2"] = "none"  # over the processes of a launch
-    device: Literal["auto", "cpu"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 0
     workers: int = 4  # processes that read clips; 0 for none of their own
     checkpoint_every: int = 500  # steps
+    checkpoint_minutes: float | None = None  # and at least so often
+    checkpoint_part: int | None = None  # MB of a checkpoint's largest file, for where larger ones don't travel
     keep: int = 3  # checkpoints
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     tracker: str | None = "tensorboard"  # any of Accelerate's, by name
@@ -140,6 +146,7 @@ def check(config: TrainConfig) -> None:
         "lora.rank": config.lora.rank,
         **{f"stages[{index}].clips": stage.clips for index, stage in enumerate(config.stages)},
         **{f"stages[{index}].variations": stage.variations for index, stage in enumerate(config.stages)},
+        **{f"stages[{index}].window": stage.window or 1 for index, stage in enumerate(config.stages)},
     }
     for name, value in whole.items():
         _require(value >= 1, name, "at least 1", value)
@@ -150,6 +157,12 @@ def check(config: TrainConfig) -> None:
     ):
         _require(value >= 0, name, "at least 0", value)
     _require(0 <= config.seed <= MAX_SEED, "seed", f"between 0 and {MAX_SEED}", config.seed)
+    for name, value in (
+        ("minutes", config.minutes),
+        ("checkpoint_minutes", config.checkpoint_minutes),
+        ("checkpoint_part", config.checkpoint_part),
+    ):
+        _require(value is None or _positive(value), name, "above 0", value)
     _check_objective(config.objective)
     _check_optimizer(config.optimizer)
     for name, share in (
@@ -224,20 +237,24 @@ def stage_start(stages: Sequence[Stage], position: int) -> tuple[int, int]:
     raise ValueError("no stages")
 
 
-def lr_factor(config: TrainConfig, step: int, *, position: int) -> float:
+def lr_factor(config: TrainConfig, step: int, *, position: int, spent: float | None = None) -> float:
     """What the learning rate is multiplied by.
 
     Args:
         step: 0 for the first.
         position: of the step's first clip; decides the stage.
+        spent: share of the run's minutes that have passed; None for a run that is measured in steps.
     """
     schedule, stage = config.schedule, stage_of(config, position)
     factor = 1.0 if stage is None else stage.lr_factor
     if step < schedule.warmup:
         return factor * (step + 1) / schedule.warmup
-    start = max(schedule.warmup, schedule.decay_from * config.steps)
-    if schedule.decay == "constant" or step < start:
+    if spent is None:
+        start = max(schedule.warmup, schedule.decay_from * config.steps)
+        done = (step - start) / max(1.0, config.steps - start)
+    else:
+        done = min(1.0, (spent - schedule.decay_from) / max(1e-9, 1 - schedule.decay_from))
+    if schedule.decay == "constant" or done < 0:
         return factor
-    done = (step - start) / max(1.0, config.steps - start)
     left = 1 - done if schedule.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
     return factor * (schedule.floor + (1 - schedule.floor) * left)

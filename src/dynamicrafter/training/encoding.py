@@ -12,9 +12,12 @@ from torch import Tensor
 
 from dynamicrafter.architectures import CLIP_PIXELS
 from dynamicrafter.data.stream import Sample
+from dynamicrafter.errors import InputError
 from dynamicrafter.media.clip_pixels import clip_pixels
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.text.tokenizer import tokenize
-from dynamicrafter.training.draws import Draws
+from dynamicrafter.training.carrying import carried, looks_of
+from dynamicrafter.training.draws import TrainingDraws
 
 _FRAMES_AT_ONCE = 8  # through the autoencoder, which holds hundreds of channels at full size
 
@@ -29,6 +32,7 @@ class Encoded:
         image: of some frames: the image encoder's tokens (k, n, c), or its input (k, 3, h, w).
         frames: which frames those are, in order, (k,).
         motion, key, between_ends: as in `Sample`.
+        looks: as in `Sample`, found where it was not known, if the autoencoder's latents have displacements; else None.
     """
 
     mean: Tensor
@@ -39,10 +43,11 @@ class Encoded:
     motion: float
     key: str
     between_ends: bool = False
+    looks: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
+class NullEmbeddings:
     """What stands in for a dropped caption and picture, in the forms of `Encoded.text` and one row of its `image`."""
 
     text: Tensor
@@ -70,25 +75,31 @@ def encode_clip(pipeline: Any, sample: Sample, frames: Sequence[int], *, raw: bo
         motion=sample.motion,
         key=sample.key,
         between_ends=sample.between_ends,
+        looks=_looks(pipeline.vae, sample),
     )
 
 
 @torch.no_grad()
-def encode_nothing(pipeline: Any, *, raw: bool = False) -> Nothing:
+def encode_nothing(pipeline: Any, *, raw: bool = False) -> NullEmbeddings:
     """The empty prompt, and a grey picture, as an unconditional pass of the pipeline sees them."""
     grey = torch.zeros(1, 3, CLIP_PIXELS, CLIP_PIXELS, device=pipeline.vae.device)
-    return Nothing(_text(pipeline, "", raw=raw), _images(pipeline, grey, raw=raw)[0])
+    return NullEmbeddings(_text(pipeline, "", raw=raw), _images(pipeline, grey, raw=raw)[0])
 
 
-def condition_frames(draws: Draws, num_frames: int, *, between_ends: bool = False) -> tuple[int, ...]:
+def condition_frames(draws: TrainingDraws, num_frames: int, *, between_ends: bool = False) -> tuple[int, ...]:
     """The frames whose image tokens a sample needs: that of its condition picture, interpolation's being the first."""
     return (0,) if draws.ends or between_ends else (int(draws.frame * num_frames),)
 
 
 def assemble(
-    pipeline: Any, clips: Sequence[Encoded], draws: Sequence[Draws], nothing: Nothing, *, device: torch.device
+    pipeline: Any,
+    clips: Sequence[Encoded],
+    draws: Sequence[TrainingDraws],
+    nothing: NullEmbeddings,
+    *,
+    device: torch.device,
 ) -> dict[str, Tensor]:
-    """A batch for `Trainee.forward`.
+    """A batch for `TrainingNetworks.forward`.
 
     A frame is chosen among those that were encoded, then the autoencoder's noise is drawn, then the diffusion's, each
     clip from its own generator and on the CPU.
@@ -97,26 +108,48 @@ def assemble(
     return {name: torch.stack([row[name].to(device) for row in rows]) for name in rows[0]}
 
 
-def _row(pipeline: Any, clip: Encoded, draws: Draws, nothing: Nothing) -> dict[str, Tensor]:
+def _row(pipeline: Any, clip: Encoded, draws: TrainingDraws, nothing: NullEmbeddings) -> dict[str, Tensor]:
     shape = clip.mean.shape
     posterior = torch.randn(shape, generator=draws.generator)
     noise = torch.randn(shape, generator=draws.generator)
     latents = clip.mean + clip.std * posterior.to(clip.mean.device)
-    place = 0 if draws.ends or clip.between_ends else int(draws.frame * len(clip.frames))
+    ends = draws.ends or clip.between_ends
+    place = 0 if ends else int(draws.frame * len(clip.frames))
     chosen = clip.frames[place]
-    last = latents[None, :, -1] if draws.ends or clip.between_ends else None
+    if clip.looks is not None:
+        if chosen != 0:
+            raise InputError("objective.condition must be first for a model that carries its picture, got random.")
+        latents = carried(pipeline.vae, latents, clip.looks.to(latents), ends=ends)
+    last = latents[None, :, -1] if ends else None
     given = torch.zeros(shape[1], dtype=torch.bool)
     given[[chosen] if last is None else [chosen, -1]] = True
+    image_latents = pipeline.place_image_latents(latents[None, :, chosen], last, shape[1])[0]
     return {
-        "latents": latents,
-        "noise": noise,
+        "latents": _windowed(latents, draws),
+        "noise": _windowed(noise, draws),
         "timesteps": torch.tensor(draws.timestep),
-        "image_latents": pipeline.place_image_latents(latents[None, :, chosen], last, shape[1])[0],
+        "image_latents": _windowed(image_latents, draws),
         "text": nothing.text if draws.drop_text else clip.text,
         "image": nothing.image if draws.drop_image else clip.image[place],
         "motion": torch.tensor(clip.motion, dtype=torch.float32),
         "given": given,
     }
+
+
+def _windowed(latents: Tensor, draws: TrainingDraws) -> Tensor:
+    """The part of latents (c, f, h, w) that is trained on."""
+    if draws.window is None:
+        return latents
+    for dim, place in zip((2, 3), draws.place, strict=True):
+        size = min(draws.window, latents.shape[dim])
+        latents = latents.narrow(dim, int(place * (latents.shape[dim] - size + 1)), size)
+    return latents
+
+
+def _looks(vae: Any, sample: Sample) -> Tensor | None:
+    if not isinstance(vae, PatchAutoencoder) or not vae.carries:
+        return None
+    return looks_of(sample.pixels, patch=vae.config["patch_size"]) if sample.looks is None else sample.looks
 
 
 def _posterior(pipeline: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dynamicrafter.architectures import FULL, TEXT_LENGTH, TINY, Architecture
-from dynamicrafter.checkpoints.networks import COMPONENTS, build_empty
+from dynamicrafter.checkpoints.networks import build_empty, components_of
 from dynamicrafter.errors import InputError
 from dynamicrafter.hub.names import SEEDED
 from dynamicrafter.memory.counting import LiveMemory
 from dynamicrafter.memory.devices import named_device
-from dynamicrafter.presets import Preset, get_preset
+from dynamicrafter.presets import USUAL_PRESET, Preset, get_preset
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import TrainConfig
 from dynamicrafter.training.optimizers import is_matrix
 from dynamicrafter.training.sources import FROZEN
-from dynamicrafter.training.trainee import Trainee, build_trainee, resting_dtype, trained_parameters
+from dynamicrafter.training.trainee import TrainingNetworks, build_trainee, resting_dtype, trained_parameters
 
 GB = 1e9
 _HEADROOM = 0.92  # share of a device's memory that a run may plan with; the rest is the driver's and the allocator's
@@ -75,7 +75,8 @@ def estimate(config: TrainConfig, *, architecture: Architecture | None = None, w
     preset = _preset(config)
     tiny = config.model == f"{SEEDED}tiny"
     architecture = architecture or (TINY if tiny else FULL)
-    networks: dict[str, Any] = {name: build_empty(name, architecture, preset).to("meta") for name in COMPONENTS}
+    parts = components_of(preset)
+    networks: dict[str, Any] = {name: build_empty(name, architecture, preset).to("meta") for name in parts}
     trainee = _trainee(networks, preset, config)
     parameters = trained_parameters(trainee)
     shares = world if config.sharding == "fsdp2" else 1
@@ -179,7 +180,7 @@ def training_device(config: TrainConfig) -> torch.device:
 def _preset(config: TrainConfig) -> Preset:
     name = config.preset or config.model.removeprefix(SEEDED)
     try:
-        return get_preset("512" if name == "tiny" else name)
+        return get_preset(USUAL_PRESET if name == TINY.name else name)
     except InputError:
         raise InputError(
             f"--dry-run knows the sizes of presets, not of {config.model}; name the preset it descends from with "
@@ -187,7 +188,7 @@ def _preset(config: TrainConfig) -> Preset:
         ) from None
 
 
-def _trainee(networks: Mapping[str, Any], preset: Preset, config: TrainConfig) -> Trainee:
+def _trainee(networks: Mapping[str, Any], preset: Preset, config: TrainConfig) -> TrainingNetworks:
     pipeline = SimpleNamespace(**networks, scheduler=DynamiCrafterScheduler.from_preset(preset))
     return build_trainee(pipeline, config, own=False)
 
@@ -196,13 +197,13 @@ def _bytes(parameters: Mapping[str, nn.Parameter]) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
 
 
-def _cast_bytes(trainee: Trainee) -> int:
+def _cast_bytes(trainee: TrainingNetworks) -> int:
     """Autocast keeps a cast of each float32 weight of a product that needs a gradient, as long as a pass takes."""
     weights = (m.weight for m in trainee.modules() if isinstance(m, nn.Linear | nn.Conv2d))
     return sum(2 * weight.numel() for weight in weights if weight.requires_grad and weight.dtype == torch.float32)
 
 
-def _activations(trainee: Trainee, networks: Mapping[str, Any], config: TrainConfig) -> int:
+def _activations(trainee: TrainingNetworks, networks: Mapping[str, Any], config: TrainConfig) -> int:
     """Most memory that a forward and a backward pass hold at once, beyond weights and their gradients.
 
     Changes the trainee: autocast doesn't reach the meta device, so that all is cast to what most of it computes in.
@@ -234,7 +235,7 @@ def _fused_attention() -> Iterator[None]:
         F.scaled_dot_product_attention = kept
 
 
-def _predict(trainee: Trainee, *, clip: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Tensor:
+def _predict(trainee: TrainingNetworks, *, clip: Tensor, timesteps: Tensor, text: Tensor, image: Tensor) -> Tensor:
     """The networks' part of the objective; noising needs values, which the meta device has none of."""
     if trainee.text_encoder is not None:
         text = trainee.text_encoder(text).last_hidden_state
@@ -244,7 +245,7 @@ def _predict(trainee: Trainee, *, clip: Tensor, timesteps: Tensor, text: Tensor,
     return trainee.unet(torch.cat([clip, clip], dim=1), timesteps, text, context)
 
 
-def _batch(trainee: Trainee, networks: Mapping[str, Any], config: TrainConfig) -> dict[str, Tensor]:
+def _batch(trainee: TrainingNetworks, networks: Mapping[str, Any], config: TrainConfig) -> dict[str, Tensor]:
     """Arguments of `_predict`."""
     count, (height, width) = config.batch_size, config.data.size
     factor = 2 ** (len(networks["vae"].config["block_out_channels"]) - 1)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from accelerate import Accelerator
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.atomic import one_line_errors, replacing_file
-from dynamicrafter.training.checkpoints import sync
+from dynamicrafter.files.atomic import one_line_errors, sync
+from dynamicrafter.files.json_files import json_line, read_json_lines, write_json, write_json_lines
 
 LOSSES = "losses.jsonl"
 SETTINGS = "config.json"
@@ -31,14 +30,13 @@ class History:
     ) -> None:
         self._accelerator = accelerator
         self._path = folder / LOSSES
-        self._file: TextIO | None = None
+        self._file: IO[bytes] | None = None
         if accelerator.is_main_process:
             with one_line_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                with replacing_file(folder / SETTINGS) as aside:
-                    aside.write_text(json.dumps(settings, indent=1) + "\n")
+                write_json(folder / SETTINGS, settings)
                 _cut_after(self._path, step)
-                self._file = self._path.open("a", encoding="utf-8")
+                self._file = self._path.open("ab")
         if tracker is not None:
             _start(accelerator, settings)
 
@@ -46,7 +44,7 @@ class History:
         """Report a step; its duration stands last, as it is the one value that differs from run to run."""
         if self._file is not None:
             with one_line_errors(self._path):
-                self._file.write(json.dumps({"step": step, **values, "seconds": round(seconds, 4)}) + "\n")
+                self._file.write(json_line({"step": step, **values, "seconds": round(seconds, 4)}))
                 self._file.flush()
         self._accelerator.log(dict(values), step=step)
 
@@ -63,21 +61,15 @@ class History:
 
 def read_losses(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's `losses.jsonl`; one that a killed run left unfinished is passed over."""
-    lines = []
-    for line in (folder / LOSSES).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except ValueError:
-            continue
-    return lines
+    lines, _ = read_json_lines(folder / LOSSES, remedy="delete the line")
+    return [values for _, values in lines]
 
 
 def _cut_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_losses(path.parent) if line["step"] <= step]
-    with replacing_file(path) as aside:
-        aside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    write_json_lines(path, kept)
 
 
 def _start(accelerator: Accelerator, settings: Mapping[str, Any]) -> None:

@@ -9,8 +9,10 @@ import json
 import logging
 import math
 import signal
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from dynamicrafter.training.batches import Share
 from dynamicrafter.training.config import TrainConfig, check, lr_factor
 from dynamicrafter.training.draws import draw_sample, seed_dropout
 from dynamicrafter.training.encoding import assemble
+from dynamicrafter.training.export import read_motions, write_motions
 from dynamicrafter.training.history import History
 from dynamicrafter.training.optimizers import Average, build_optimizer, copy_into, set_rate
 from dynamicrafter.training.parallel import (
@@ -47,13 +50,19 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 # What may differ when a run goes on: none of it changes what a step computes.
-_FREE = ("output", "steps", "workers", "device", "checkpoint_every", "keep", "tracker", "validation.", "data.report")
+_FREE = (
+    *("output", "steps", "minutes", "workers", "device", "checkpoint_", "keep", "tracker"),
+    *("validation.", "data.report"),
+)
 _DIVIDES = ("batch_size", "accumulation")  # only their product with the processes counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """One step, as it went: `step` counts from 1; `seconds` since the one before; `clips` taken so far."""
+    """One step, as it went: `step` counts from 1; `seconds` since the one before; `clips` taken so far.
+
+    `steps` is how many there will be, of a run that is measured in minutes as its pace so far says.
+    """
 
     step: int
     steps: int
@@ -101,20 +110,49 @@ def train(
 def _train(run: _Run, on_step: OnStep | None) -> Outcome:
     config = run.config
     with run.source as source, _signals() as came:
-        batches = source.batches(run.share, first_step=run.step, last_step=config.steps)
-        while run.step < config.steps:
+        batches = source.batches(run.share, first_step=run.step, last_step=run.last_step)
+        while run.step < run.last_step and not run.clock.is_over:
             report, stop = run.advance(batches, stop=bool(came))
             if on_step is not None and run.is_main:
                 on_step(report)
-            last = stop or run.step == config.steps
+            last = stop or run.step == run.last_step or run.clock.is_over
             every = config.validation.every
-            if last or run.step % config.checkpoint_every == 0:
+            if last or run.step % config.checkpoint_every == 0 or run.clock.asks_for_checkpoint:
                 run.save()
             if every and not stop and run.step % every == 0:
                 run.validate()
             if stop:
                 break
     return run.finish(came[0] if came else None)
+
+
+class Clock:
+    """What a run's minutes ask for; runs without any are never over.
+
+    The processes of a launch must take the same steps, and so each is to have begun at about the same time: the first
+    one to be over waits for no other. Measure runs of several processes in steps.
+    """
+
+    def __init__(self, minutes: float | None, checkpoint_minutes: float | None) -> None:
+        self._seconds = None if minutes is None else 60 * minutes
+        self._between = None if checkpoint_minutes is None else 60 * checkpoint_minutes
+        self._began = self._saved = time.monotonic()
+
+    @property
+    def spent(self) -> float | None:
+        """Share of the minutes that have passed, 1 at most; None without minutes."""
+        return None if self._seconds is None else min(1.0, (time.monotonic() - self._began) / self._seconds)
+
+    @property
+    def is_over(self) -> bool:
+        return self.spent == 1.0
+
+    @property
+    def asks_for_checkpoint(self) -> bool:
+        return self._between is not None and time.monotonic() - self._saved >= self._between
+
+    def note_checkpoint(self) -> None:
+        self._saved = time.monotonic()
 
 
 class _Run:
@@ -141,20 +179,26 @@ class _Run:
         self.trainee, self.parameters = unwrapped(self.accelerator, self.model)
         self.average = None if config.ema is None else Average(self.parameters, config.ema)
         self.step = 0
+        self.motions: Counter[int] = Counter()  # of the clips that this process read
         if snapshot is not None:
             self._restore(snapshot)
+            self.motions = read_motions(config)
+        self.last_step = config.steps if config.minutes is None else sys.maxsize
+        self.clock = Clock(config.minutes, config.checkpoint_minutes)
         self.history = History(config.output, self.accelerator, self.settings, step=self.step, tracker=config.tracker)
         self._began = time.monotonic()
 
     def advance(self, batches: Iterator[Any], *, stop: bool) -> tuple[StepReport, bool]:
         """One step; and whether any process was asked to stop."""
         config, accelerator = self.config, self.accelerator
-        factor = lr_factor(config, self.step, position=self.step * self.share.global_batch)
+        position = self.step * self.share.global_batch
+        factor = lr_factor(config, self.step, position=position, spent=self.clock.spent)
         set_rate(self.optimizer, factor)
         losses, keys = [], []
         for micro in range(config.accumulation):
             clips = next(batches)
             keys += [clip.key for clip in clips]
+            self.motions.update(round(clip.motion) for clip in clips)
             positions = self.share.positions(self.step, micro)
             draws = [draw_sample(config, position) for position in positions]
             batch = assemble(self.pipeline, clips, draws, self.source.nothing, device=accelerator.device)
@@ -181,10 +225,12 @@ class _Run:
         optimizer = optimizer_state(self.accelerator, self.model, self.optimizer)
         if self.is_main:
             self.history.flush()
+            write_motions(self.config, self.motions)
             snapshot = checkpoints.Snapshot(
                 step=self.step, settings=self.settings, trained=trained, average=average, optimizer=optimizer
             )
-            checkpoints.write(self.folder, snapshot, keep=self.config.keep)
+            checkpoints.write(self.folder, snapshot, keep=self.config.keep, part=self.config.checkpoint_part)
+        self.clock.note_checkpoint()
         self.accelerator.wait_for_everyone()
 
     def validate(self) -> None:
@@ -212,7 +258,7 @@ class _Run:
             return None
         snapshot = checkpoints.read(there[-1])
         check_same(snapshot.settings, self.settings, folder=self.config.output)
-        if snapshot.step > self.config.steps:
+        if self.config.minutes is None and snapshot.step > self.config.steps:
             raise InputError(
                 f"steps must be at least {snapshot.step}, which {self.config.output} has reached, got "
                 f"{self.config.steps}; raise it, or choose another --output."
@@ -238,12 +284,16 @@ class _Run:
             f"lower optimizer.lr; {len(checkpoints.found(self.folder))} checkpoints from before are kept."
         )
 
+    def _steps_in_all(self) -> int:
+        spent = self.clock.spent
+        return self.config.steps if spent is None else max(self.step, round(self.step / max(spent, 1e-3)))
+
     def _report(self, loss: float, norm: float, factor: float) -> StepReport:
         now = time.monotonic()
         seconds, self._began = now - self._began, now
         report = StepReport(
             step=self.step,
-            steps=self.config.steps,
+            steps=self._steps_in_all(),
             loss=loss,
             grad_norm=norm,
             lr=self.config.optimizer.lr * factor,

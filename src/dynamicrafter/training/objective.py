@@ -20,9 +20,9 @@ def denoising_loss(
     *,
     noise: Tensor,
     timesteps: Tensor,
-    image_latents: Tensor,
+    image_latents: Tensor | None,
     text_context: Tensor,
-    image_context: Tensor,
+    image_context: Tensor | None,
     motion: Tensor | None = None,
     frame_weights: Tensor | None = None,
     frame_mean_weight: float = 0.0,
@@ -39,9 +39,10 @@ def denoising_loss(
         latents: clean latents of the clips, (b, 4, f, h, w).
         noise: standard normal, like `latents`.
         timesteps: (b,), 0 … 999.
-        image_latents: what each frame is conditioned on, (b, 4, f, h, w); neither rescaled nor noised.
+        image_latents: what each frame is conditioned on, (b, 4, f, h, w), not rescaled; None for a network that takes
+            none.
         text_context: (b, n, c).
-        image_context: (b, f, m, c).
+        image_context: (b, f, m, c); None for a network that reads no picture.
         motion: (b,); None for the network's default.
         frame_weights: (b, f), how much each frame counts in the mean over frames; None for all alike.
         frame_mean_weight: of the squared error of each frame's mean over its pixels, added to that of the pixels.
@@ -50,7 +51,8 @@ def denoising_loss(
         (b,), float32.
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
-    prediction = unet(torch.cat([noisy, image_latents], dim=1), timesteps, text_context, image_context, motion)
+    sample = noisy if image_latents is None else torch.cat([noisy, image_latents], dim=1)
+    prediction = unet(sample, timesteps, text_context, image_context, motion)
     target = scheduler.get_target(latents, noise, timesteps)
     error = prediction.float() - target.float()
     if frame_weights is None and frame_mean_weight == 0:

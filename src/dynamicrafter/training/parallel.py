@@ -30,6 +30,8 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     Raises:
         InputError: the tracker is unknown or not installed, or Accelerate refuses the settings.
     """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda needs a GPU that PyTorch sees, and there is none; take auto or cpu.")
     if config.tracker is not None:
         _check_tracker(config.tracker, str(config.output))
     try:

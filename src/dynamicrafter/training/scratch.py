@@ -1,6 +1,6 @@
 """From nothing to the bundled model: fresh small networks, and clips of known motion in the order of a curriculum.
 
-The autoencoder is trained first, for minutes, and kept in the run's folder; the other networks train together.
+The autoencoder is fitted first, in seconds, and kept in the run's folder; the other networks train together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dynamicrafter.data.stream import Sample
 from dynamicrafter.data.synthetic.clips import SyntheticClips
 from dynamicrafter.data.synthetic.motions import Kind
 from dynamicrafter.data.synthetic.wordings import vocabulary
-from dynamicrafter.media.atomic import replacing_folder
+from dynamicrafter.files.atomic import replacing_folder
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
@@ -28,12 +28,19 @@ from dynamicrafter.presets import BUNDLED, NUM_FRAMES
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.text.tokenizer import tokenize
 from dynamicrafter.training.config import Stage, TrainConfig, stage_start
-from dynamicrafter.training.patch_autoencoder import train_autoencoder
-from dynamicrafter.training.still_clip import start_as_still_clip, start_with_clock
+from dynamicrafter.training.patch_autoencoder import fit_autoencoder
+from dynamicrafter.training.still_clip import (
+    DISPLACEMENTS,
+    quieten_content,
+    start_as_still_clip,
+    start_with_clock,
+    start_with_products,
+)
 
 AUTOENCODER = "autoencoder"  # its folder in the run's
-AUTOENCODER_SECONDS = 2400.0  # on one core of the machine of docs/benchmarks.md
-LATENT_CHANNELS = 16
+COMPONENTS = 96  # of the 192 that a patch has
+DISPLACEMENT = 8.0  # pixels
+LATENT_CHANNELS = COMPONENTS + 2 + DISPLACEMENTS  # positions between them
 CONTEXT_WIDTH = 64
 POSITION_SLOPE = 0.5  # with 0.18, zooms and rotations did not begin
 TEXT_LENGTH = 24  # tokens: of more, padding would drown the words
@@ -45,7 +52,7 @@ def fresh_pipeline(config: TrainConfig) -> DynamiCrafterPipeline:
     torch.manual_seed(config.seed)
     networks = fresh_networks()
     return DynamiCrafterPipeline(
-        vae=_autoencoder(config.output / AUTOENCODER, seed=config.seed),
+        vae=_autoencoder(config.output / AUTOENCODER, photos=config.photos, seed=config.seed),
         scheduler=DynamiCrafterScheduler.from_preset(BUNDLED),
         preset=asdict(BUNDLED),
         **networks,
@@ -57,18 +64,20 @@ def fresh_networks() -> dict[str, Any]:
     unet = DynamiCrafterUNet(
         in_channels=2 * LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 128, 128),
+        block_out_channels=(128, 128, 128),
         layers_per_block=1,
-        attention_levels=(True, True, True),
+        attention_levels=(False, True, True),
         attention_head_dim=32,
-        init_attention_heads=2,
+        init_attention_heads=4,
         cross_attention_dim=CONTEXT_WIDTH,
-        norm_num_groups=16,
+        norm_num_groups=8,
         dropout=0.0,
         default_motion=BUNDLED.motion.default,
         max_frames=NUM_FRAMES,
     )
     start_as_still_clip(unet)
+    start_with_products(unet)
+    quieten_content(unet)
     projector = ImageProjector(
         image_width=_IMAGE_WIDTH,
         width=64,
@@ -108,7 +117,7 @@ def fresh_networks() -> dict[str, Any]:
 
 def curriculum(config: TrainConfig) -> Curriculum:
     """The clips of a run's stages."""
-    return Curriculum(stages=config.stages, seed=config.seed)
+    return Curriculum(stages=config.stages, seed=config.seed, photos=config.photos)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +126,7 @@ class Curriculum:
 
     stages: tuple[Stage, ...]
     seed: int = 0
+    photos: Path | None = None
 
     def __len__(self) -> int:
         return sum(stage.clips for stage in self.stages)
@@ -133,17 +143,27 @@ class Curriculum:
             bare=stage.bare,
             variations=stage.variations,
             motion_numbers=stage.motion_numbers,
+            photos=self.photos,
         )
         return clips.draw(position - start)
 
 
-def _autoencoder(folder: Path, *, seed: int) -> PatchAutoencoder:
-    """The run's autoencoder: read from its folder, or trained and kept there."""
+def fresh_autoencoder() -> PatchAutoencoder:
+    """The bundled model's autoencoder before it is fitted."""
+    return PatchAutoencoder(
+        latent_channels=LATENT_CHANNELS,
+        encoder_width=0,
+        decoder_width=0,
+        position_slope=POSITION_SLOPE,
+        displacement=DISPLACEMENT,
+    )
+
+
+def _autoencoder(folder: Path, *, photos: Path | None, seed: int) -> PatchAutoencoder:
+    """The run's autoencoder: read from its folder, or fitted and kept there."""
     if not (folder / "config.json").is_file():
-        autoencoder = PatchAutoencoder(
-            latent_channels=LATENT_CHANNELS, decoder_depth=4, detail_depth=4, position_slope=POSITION_SLOPE
-        )
-        train_autoencoder(autoencoder, seconds=AUTOENCODER_SECONDS, seed=seed)
+        autoencoder = fresh_autoencoder()
+        fit_autoencoder(autoencoder, photos=photos, seed=seed)
         with replacing_folder(folder) as aside:
             autoencoder.save_pretrained(aside)
     return PatchAutoencoder.from_pretrained(folder).eval()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.schema import ValueKind, schema_of
 
 T = TypeVar("T")
 
@@ -25,14 +26,14 @@ def from_mapping(base: T, values: Mapping[str, Any], *, at: str = "") -> T:
     Raises:
         InputError: a key that is no field, or a value of another type.
     """
-    hints = get_type_hints(type(base))
+    hints, options = get_type_hints(type(base)), schema_of(type(base))
     changes = {}
     for key, value in values.items():
         if key not in hints:
             close = difflib.get_close_matches(str(key), hints, n=1)
             remedy = f"did you mean {at}{close[0]}?" if close else f"known are {', '.join(hints)}."
             raise InputError(f"{at}{key} is no setting; {remedy}")
-        changes[key] = _convert(hints[key], value, getattr(base, key), at=f"{at}{key}")
+        changes[key] = _convert(hints[key], options[key].kind, value, getattr(base, key), at=f"{at}{key}")
     return replace(base, **changes)  # pyrefly: ignore [bad-argument-type, bad-specialization]
 
 
@@ -94,60 +95,20 @@ def flatten(plain: Mapping[str, Any], *, at: str = "") -> Iterator[tuple[str, An
             yield f"{at}{key}", value
 
 
-def _convert(hint: Any, value: Any, current: Any, *, at: str) -> Any:
-    origin, options = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _convert_union(options, value, current, at=at)
-    if origin is Literal:
-        if value not in options:
-            raise InputError(f"{at} must be one of {', '.join(map(str, options))}, got {value!r}.")
-        return value
-    if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{at} must be settings as `key: value`, got {value!r}.")
-        return from_mapping(current if isinstance(current, hint) else _blank(hint, value, at=at), value, at=f"{at}.")
-    if origin is tuple:
-        return _convert_tuple(options, value, at=at)
-    return _convert_plain(hint, value, at=at)
-
-
-def _convert_union(options: tuple[Any, ...], value: Any, current: Any, *, at: str) -> Any:
-    if value is None and type(None) in options:
+def _convert(hint: Any, kind: ValueKind, value: Any, current: Any, *, at: str) -> Any:
+    parts = get_args(hint)
+    if value is None and NoneType in parts:
         return None
-    kinds = [option for option in options if option is not type(None)]
-    failures = []
-    for kind in kinds:
-        try:
-            return _convert(kind, value, current, at=at)
-        except InputError as error:
-            failures.append(error)
-    raise failures[0]
-
-
-def _convert_tuple(options: tuple[Any, ...], value: Any, *, at: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{at} must be a list, got {value!r}.")
-    kinds = [options[0]] * len(value) if options[-1] is Ellipsis else list(options)
-    if len(kinds) != len(value):
-        raise InputError(f"{at} must hold {len(kinds)} values, got {len(value)}.")
-    pairs = zip(kinds, value, strict=True)
-    return tuple(_convert(kind, item, None, at=f"{at}[{index}]") for index, (kind, item) in enumerate(pairs))
-
-
-def _convert_plain(hint: Any, value: Any, *, at: str) -> Any:
-    if hint is Path and isinstance(value, str) and value:
-        return Path(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-5 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if hint is float and type(value) is int:
-        return float(value)
-    if isinstance(hint, type) and type(value) is hint:
-        return value
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
-    raise InputError(f"{at} must be {names.get(hint, hint)}, got {value!r}.")
+    nested = next((part for part in (hint, *parts) if is_dataclass(part)), None)
+    if nested is None:
+        return kind.read(at, value)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{at} must be a list, got {value!r}.")
+        return tuple(_convert(nested, kind, item, None, at=f"{at}[{index}]") for index, item in enumerate(value))
+    if not isinstance(value, Mapping):
+        raise InputError(f"{at} must be settings as `key: value`, got {value!r}.")
+    return from_mapping(current if isinstance(current, nested) else _blank(nested, value, at=at), value, at=f"{at}.")
 
 
 def _blank(kind: Any, given: Mapping[str, Any], *, at: str) -> Any:

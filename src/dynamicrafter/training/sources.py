@@ -14,7 +14,7 @@ from dynamicrafter.pipeline import DynamiCrafterPipeline
 from dynamicrafter.training.batches import Share, micro_batches
 from dynamicrafter.training.config import DataConfig, TrainConfig
 from dynamicrafter.training.draws import draw_sample
-from dynamicrafter.training.encoding import Encoded, Nothing, condition_frames, encode_clip, encode_nothing
+from dynamicrafter.training.encoding import Encoded, NullEmbeddings, condition_frames, encode_clip, encode_nothing
 from dynamicrafter.training.trainee import resting_dtype
 
 FROZEN = ("vae", "text_encoder", "image_encoder")
@@ -24,7 +24,7 @@ class ClipSource(Protocol):
     """Encoded clips by step, and the pipeline that they are for."""
 
     pipeline: Any
-    nothing: Nothing
+    nothing: NullEmbeddings
 
     def batches(self, share: Share, *, first_step: int, last_step: int) -> Iterator[list[Encoded]]:
         """This process's micro-batches."""

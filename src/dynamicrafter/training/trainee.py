@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import LoraConfig, ObjectiveConfig, Precision, TrainConfig, Trains
 from dynamicrafter.training.objective import denoising_loss
+from dynamicrafter.training.still_clip import keep_carrying
 
 _TEMPORAL = re.compile(r"unet\.(.*\.)?(temporal|init_temporal)\.")
 _ATTENTION = {
@@ -24,7 +26,7 @@ _FEED_FORWARD = r"feed_forward\.proj_(in|out)"
 _TRANSFORMERS = {"spatial": r".*\.spatial", "temporal": r"(.*(units\.\d+|middle)\.temporal|init_temporal)"}
 
 
-class Trainee(nn.Module):
+class TrainingNetworks(nn.Module):
     """UNet and projector, and encoders where those train too: conditions and noise in, losses out.
 
     One module, so that one wrapper synchronises or shards all that trains.
@@ -88,7 +90,7 @@ class Trainee(nn.Module):
         )
 
 
-def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> Trainee:
+def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> TrainingNetworks:
     """Take over a pipeline's networks for training: dtypes, what trains, adapters, checkpointing.
 
     What trains is float32, whatever the precision that it computes in; the rest of the UNet stands in the precision
@@ -98,7 +100,7 @@ def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> Tr
         own: copy what trains, which may be mapped from a file otherwise; False on the meta device.
     """
     encoders = config.trains == "everything_and_encoders"
-    trainee = Trainee(
+    trainee = TrainingNetworks(
         pipeline.unet,
         pipeline.image_projector,
         pipeline.scheduler,
@@ -113,6 +115,8 @@ def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> Tr
     else:
         for name, parameter in trainee.named_parameters():
             parameter.requires_grad_(trains(name, config.trains))
+        if isinstance(pipeline.vae, PatchAutoencoder) and pipeline.vae.carries:
+            keep_carrying(trainee.unet)
     if not trainee.unet.conv_in.weight.requires_grad:
         trainee.unet.conv_in.register_forward_hook(_ask_for_gradient)
     if config.gradient_checkpointing:
@@ -188,7 +192,7 @@ def _ask_for_gradient(_module: nn.Module, _inputs: object, output: Tensor) -> No
         output.requires_grad_()
 
 
-def _set_dtype(trainee: Trainee, dtype: torch.dtype, *, own: bool) -> None:
+def _set_dtype(trainee: TrainingNetworks, dtype: torch.dtype, *, own: bool) -> None:
     """Cast all parameters; each gets memory of its own, as a file's may only be mapped."""
     for parameter in trainee.parameters():
         parameter.data = parameter.data.to(dtype, copy=own)

@@ -6,42 +6,51 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from dynamicrafter import hub
 from dynamicrafter.errors import InputError
-from dynamicrafter.ui import views
-from dynamicrafter.ui.catalogue import AUTOMATIC, ModelChoice
-from dynamicrafter.ui.controls import controls, look, options_from, shown
-from dynamicrafter.ui.guard import visit_of
-from dynamicrafter.ui.jobs import Job, JobQueue
+from dynamicrafter.faces.catalogue import AUTOMATIC
+from dynamicrafter.faces.controls import controls, frequent_first, options_from
+from dynamicrafter.ui import log, views
+from dynamicrafter.ui.controls import look, value_of
+from dynamicrafter.ui.guard import owner_of_cookies
 from dynamicrafter.ui.layout import ClipTab, Page, upload_from
-from dynamicrafter.ui.requests import Upload
+from dynamicrafter.ui.requests import ClipRequest, StoryRow, Upload, mode_of
 from dynamicrafter.ui.results import Result
 from dynamicrafter.ui.service import Service
-from dynamicrafter.ui.story import TRANSITIONS, StoryShot
+from dynamicrafter.ui.story import TRANSITIONS
+from dynamicrafter.ui.tasks import ClipTask, TaskQueue
 
-WATCH = 0.2  # seconds between two looks at a job
+WATCH = 0.2  # seconds between two looks at a task
+
+_SEED = [option.name for option in frequent_first()].index("seed")
+_ROLL = "() => String(Math.floor(Math.random() * 2 ** 31))"
+# Where the clip is below the form, it comes into sight by itself.
+_SHOW = """() => {{
+  const clip = document.querySelector('#gallery .newest');
+  if (clip && innerWidth <= 960 && document.querySelector('#status-{tab} .done')) clip.scrollIntoView();
+}}"""
 
 Changes = dict[Any, Any]  # component → its new value or properties
 
 
 def owner_of(request: gr.Request) -> str:
-    """Whose a job is: the visit's, or the session's of a program that keeps no cookie."""
-    visit = visit_of(request.headers.get("cookie", ""))
-    return f"visit {visit}" if visit else f"session {request.session_hash}"
+    """Whose a task is: the visit's, or the session's of a program that keeps no cookie."""
+    return owner_of_cookies(request.headers.get("cookie", "")) or f"session {request.session_hash}"
 
 
-async def watch(job: Job, queue: JobQueue) -> AsyncIterator[str]:
-    """What the page says of a job, each time that it changes, until the job is over."""
-    job.watchers += 1
+async def watch(task: ClipTask, queue: TaskQueue) -> AsyncIterator[str]:
+    """What the page says of a task, each time that it changes, until the task is over."""
+    task.watchers += 1
     said = None
     try:
         while True:
-            over = job.is_over
-            now = views.status(job, queue)
+            over = task.is_over
+            now = views.status(task, queue)
             if now != said:
                 said = now
                 yield now
@@ -49,8 +58,8 @@ async def watch(job: Job, queue: JobQueue) -> AsyncIterator[str]:
                 return
             await asyncio.sleep(WATCH)
     finally:
-        job.watchers -= 1
-        job.watched = queue.clock()
+        task.watchers -= 1
+        task.watched = queue.clock()
 
 
 def connect(page: Page, service: Service) -> None:
@@ -61,7 +70,7 @@ def connect(page: Page, service: Service) -> None:
     ranges = [page.download, page.model_note, *(part for tab in page.clip_tabs for part in tab.options)]
     with page.blocks:
         for tab in page.clip_tabs:
-            tab.make.click(
+            made = tab.make.click(
                 _making(tab, page, service),
                 [page.model, *tab.inputs],
                 [tab.status, tab.make, tab.cancel, page.gallery],
@@ -69,6 +78,8 @@ def connect(page: Page, service: Service) -> None:
                 preprocess=False,
                 **quiet,
             )
+            made.then(None, None, None, js=_SHOW.format(tab=tab.mode), api_visibility="private")
+            tab.dice.click(None, None, tab.options[_SEED], js=_ROLL, api_visibility="private")
             tab.cancel.click(_cancelling(tab, service), None, tab.cancel, queue=False, **quiet)
         page.model.input(_choosing(page, service), page.model, ranges, **quiet)
         page.download.click(
@@ -84,13 +95,13 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
         owner = owner_of(request)
         try:
             given = _given(tab, values)
-            job = await asyncio.to_thread(
+            task = await asyncio.to_thread(
                 lambda: service.submit(
                     tab.mode,
                     given.pictures,
                     prompt=given.prompt,
-                    shots=given.shots,
-                    options=options_from(given.options),
+                    rows=given.rows,
+                    options=options_from(given.options, service.settings.most),
                     model=model,
                     owner=owner,
                 )
@@ -98,7 +109,8 @@ def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIt
         except InputError as error:
             yield {tab.status: views.problem(str(error))}
             return
-        async for changes in _following(job, tab, page, service):
+        log.asked(task.id, tab.mode, owner, request.client)
+        async for changes in _following(task, tab, page, service):
             yield changes
 
     return make
@@ -110,7 +122,7 @@ class _Given:
 
     pictures: list[Upload | None]
     prompt: str
-    shots: list[StoryShot]
+    rows: list[StoryRow]
     options: tuple[Any, ...]
 
 
@@ -120,7 +132,7 @@ def _given(tab: ClipTab, values: tuple[Any, ...]) -> _Given:
     needed, places = len(tab.text.pictures), len(tab.pictures)
     uploads = [upload_from(value) for value in values[:places]]
     pictures = uploads[:needed] + [upload for upload in uploads[needed:] if upload is not None]
-    rest, shots = values[places + 1 :], []
+    rest, rows = values[places + 1 :], []
     for number in range(len(tab.shots)):
         image, prompt, seconds, transition = rest[4 * number : 4 * number + 4]
         upload = upload_from(image)
@@ -131,26 +143,26 @@ def _given(tab: ClipTab, values: tuple[Any, ...]) -> _Given:
         place = None if upload is None else len(pictures)
         pictures += [] if upload is None else [upload]
         kind = transition if transition in TRANSITIONS else "cut"
-        shots.append(StoryShot(picture=place, prompt=prompt or "", seconds=seconds or "2", transition=kind))
-    return _Given(pictures=pictures, prompt=values[places] or "", shots=shots, options=rest[4 * len(tab.shots) :])
+        rows.append(StoryRow(picture=place, prompt=prompt or "", seconds=seconds or "2", transition=kind))
+    return _Given(pictures=pictures, prompt=values[places] or "", rows=rows, options=rest[4 * len(tab.shots) :])
 
 
-async def _following(job: Job, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
+async def _following(task: ClipTask, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
     yield {tab.make: gr.update(interactive=False), tab.cancel: gr.update(interactive=True)}
-    async for text in watch(job, service.queue):
+    async for text in watch(task, service.queue):
         yield {tab.status: text}
     yield {
         tab.make: gr.update(interactive=True),
         tab.cancel: gr.update(interactive=False),
-        page.gallery: views.gallery(service.results.of(job.owner)),
+        page.gallery: views.gallery(service.results.of(task.owner)),
     }
 
 
 def _cancelling(tab: ClipTab, service: Service) -> Callable[..., Any]:
     def cancel(request: gr.Request) -> Any:
-        for job in service.queue.unfinished(owner_of(request)):
-            if job.request.mode == tab.mode:
-                service.queue.cancel(job)
+        for task in service.queue.unfinished(owner_of(request)):
+            if task.request.tab == tab.mode:
+                service.queue.cancel(task)
         return gr.update(interactive=False)
 
     return cancel
@@ -158,14 +170,14 @@ def _cancelling(tab: ClipTab, service: Service) -> Callable[..., Any]:
 
 def _resuming(page: Page, service: Service) -> Callable[..., AsyncIterator[Changes]]:
     async def resume(request: gr.Request) -> AsyncIterator[Changes]:
-        """Show what this visit has made, and go on watching what it has begun."""
+        """Show what this visit has made, and fill in again and go on watching what it has begun."""
         owner = owner_of(request)
         choices = [(choice.label, choice.key) for choice in service.catalogue.choices()]
         yield {page.gallery: views.gallery(service.results.of(owner)), page.model: gr.update(choices=choices)}
-        for job in service.queue.unfinished(owner):
-            tab = page.tab(job.request.mode)
-            yield {page.tabs: gr.update(selected=tab.mode)}
-            async for changes in _following(job, tab, page, service):
+        for task in service.queue.unfinished(owner):
+            tab = page.tab(task.request.tab)
+            yield _filled(task.request, [each.path for each in task.request.uploads], page, service)
+            async for changes in _following(task, tab, page, service):
                 yield changes
 
     return resume
@@ -174,7 +186,7 @@ def _resuming(page: Page, service: Service) -> Callable[..., AsyncIterator[Chang
 def _choosing(page: Page, service: Service) -> Callable[[str], Changes]:
     def choose(key: str) -> Changes:
         """Show the ranges of another model, and whether it must be fetched first."""
-        choice = _row(service, key)
+        choice = service.catalogue.get(key)
         missing = choice is not None and not choice.here
         text = f"Download {key} ({hub.OFFICIAL_GB:g} GB)"
         changes: Changes = {page.download: gr.update(visible=missing, value=text), page.model_note: ""}
@@ -187,23 +199,19 @@ def _choosing(page: Page, service: Service) -> Callable[[str], Changes]:
 
 def _ranges(tab: ClipTab, service: Service, key: str) -> Changes:
     """What a model changes about a tab's options; what was typed in stays."""
-    preset = service.catalogue.preset_for(key, tab.mode)
+    preset = service.catalogue.preset_for(key, mode_of(tab.mode))
     changes = {}
-    for control, component in zip(controls(), tab.options, strict=True):
-        settings = look(control, preset)
+    for control, component in zip(controls(preset, service.settings.most), tab.options, strict=True):
+        settings = look(control)
         if settings.pop("component") != "Slider":
             settings.pop("value")
         changes[component] = gr.update(**settings)
     return changes
 
 
-def _row(service: Service, key: str) -> ModelChoice | None:
-    return next((choice for choice in service.catalogue.choices() if choice.key == key), None)
-
-
 def _downloading(page: Page, service: Service) -> Callable[[str], AsyncIterator[Changes]]:
     async def download(key: str) -> AsyncIterator[Changes]:
-        choice = _row(service, key)
+        choice = service.catalogue.get(key)
         if choice is None or choice.here or not service.catalogue.downloads:
             yield {page.model_note: views.problem("there is nothing to download; choose a model that is not here yet.")}
             return
@@ -248,22 +256,33 @@ def _on_card(page: Page, service: Service) -> Callable[..., Changes]:
 
 def _use_again(result: Result, page: Page, service: Service) -> Changes:
     """Fill a tab with what a clip was made from."""
-    request, tab = result.request, page.tab(result.request.mode)
-    key = request.key if _row(service, request.key) is not None else AUTOMATIC
-    preset = service.catalogue.preset_for(key, tab.mode)
-    changes: Changes = {page.tabs: gr.update(selected=tab.mode), page.model: key}
+    copies = [service.uploads.add_copy(each.path, result.owner, name=each.path.name) for each in result.request.uploads]
+    changes = _filled(result.request, copies, page, service)
+    said = views.note("Filled in from your clip; change what you like, and press the button.")
+    return changes | {page.tab(result.request.tab).status: said}
+
+
+def _filled(request: ClipRequest, files: list[Path], page: Page, service: Service) -> Changes:
+    """A tab as it was when something was asked for.
+
+    Args:
+        files: the request's pictures, as the visitor's own.
+    """
+    tab = page.tab(request.tab)
+    key = request.key if service.catalogue.get(request.key) is not None else AUTOMATIC
+    preset = service.catalogue.preset_for(key, mode_of(tab.mode))
+    changes: Changes = {page.tabs: gr.update(selected=tab.mode), page.model: key, tab.prompt: request.prompt}
     for other in page.clip_tabs:
         changes |= _ranges(other, service, key)
-    for component, control, value in zip(tab.options, controls(), shown(request.options, preset), strict=True):
-        settings = look(control, preset)
+    for component, control in zip(tab.options, controls(preset, service.settings.most), strict=True):
+        settings = look(control)
         settings.pop("component")
+        value = value_of(control, getattr(request.spec.options, control.name))
         changes[component] = gr.update(**{**settings, "value": value})
-    for component, picture in zip_longest(tab.pictures, request.pictures[: len(tab.pictures)]):
-        changes[component] = str(picture.path) if picture is not None else None
-    for row, shot in zip_longest(tab.shots, request.shots):
-        image = None if shot is None or shot.picture is None else str(request.pictures[shot.picture].path)
-        told = (shot.prompt, shot.seconds, shot.transition) if shot else ("", "2", "cut")
-        changes |= dict(zip(row.parts, (image, *told), strict=True))
-    changes[tab.prompt] = request.prompt
-    changes[tab.status] = views.note("Filled in from your clip; change what you like, and press the button.")
+    for component, file in zip_longest(tab.pictures, files[: len(tab.pictures)]):
+        changes[component] = None if file is None else str(file)
+    for fields, row in zip_longest(tab.shots, request.rows):
+        image = None if row is None or row.picture is None else str(files[row.picture])
+        values = (row.prompt, row.seconds, row.transition) if row else ("", "2", "cut")
+        changes |= dict(zip(fields.parts, (image, *values), strict=True))
     return changes

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
-from dynamicrafter.animator.options import Mode
 from dynamicrafter.errors import InputError
+from dynamicrafter.faces.catalogue import AUTOMATIC
+from dynamicrafter.faces.controls import options_from
 from dynamicrafter.media.formats import FORMATS
+from dynamicrafter.modes import MODES, ModeEntry
+from dynamicrafter.ui import log
 from dynamicrafter.ui.actions import owner_of, watch
-from dynamicrafter.ui.catalogue import AUTOMATIC
-from dynamicrafter.ui.controls import options_from
 from dynamicrafter.ui.layout import Page, picture, upload_from
 from dynamicrafter.ui.results import PLAYED, Result
 from dynamicrafter.ui.service import Service
 
-_ABOUT = {
-    "animate": "Animate a picture as the prompt says.",
-    "interpolate": "Fill the time between two pictures.",
-    "loop": "Make a clip whose end runs into its beginning.",
-}
 _REST = (
-    " `options` are the fields of AnimateOptions, as in {'steps': 20, 'seed': 7}; `model` is a row of the page's list;"
+    "`options` are the fields of AnimateOptions, as in {'steps': 20, 'seed': 7}; `model` is a row of the page's list;"
     f" `format` is one of {', '.join(FORMATS)} (png: a zip archive). Returns the clip and how it was made."
 )
 
@@ -37,21 +31,22 @@ def add_api(page: Page, service: Service) -> None:
         prompt, model = gr.Textbox("", label="prompt"), gr.Textbox(AUTOMATIC, label="model")
         options, form = gr.JSON({}, label="options"), gr.Textbox(PLAYED, label="format")
         clip, details = gr.File(label="clip"), gr.JSON(label="details")
-        one, two = picture("picture"), picture("last picture")
-        pictures: dict[Mode, list[Any]] = {"animate": [one], "interpolate": [one, two], "loop": [one]}
-        for mode, parts in pictures.items():
+        places = [picture(f"picture {number}") for number in range(1, 3)]
+        for entry in MODES.values():
+            if len(entry.picture_names) > len(places):
+                continue
             gr.Button(visible=False).click(
-                _endpoint(mode, service),
-                [*parts, prompt, options, model, form],
+                _endpoint(entry, service),
+                [*places[: len(entry.picture_names)], prompt, options, model, form],
                 [clip, details],
-                api_name=mode,
-                api_description=_ABOUT[mode] + _REST,
+                api_name=entry.name,
+                api_description=f"{entry.promise} {_REST}",
                 concurrency_limit=None,
                 preprocess=False,
             )
 
 
-def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
+def _endpoint(mode: ModeEntry, service: Service) -> Callable[..., Any]:
     async def made(
         request: gr.Request, pictures: list[Any], prompt: str, options: Any, model: str, form: str
     ) -> tuple[str, dict[str, Any]]:
@@ -60,31 +55,32 @@ def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
                 raise InputError(f"format must be one of {', '.join(FORMATS)}, got {str(form)[:20]!r}.")
             if not isinstance(options or {}, dict):
                 raise InputError(f"options must be an object such as {{'steps': 20}}, got {str(options)[:60]!r}.")
-            job = await asyncio.to_thread(
+            task = await asyncio.to_thread(
                 lambda: service.submit(
-                    mode,
+                    mode.name,
                     [upload_from(picture) for picture in pictures],
                     prompt=prompt or "",
-                    options=options_from(options or {}),
+                    options=options_from(options or {}, service.settings.most),
                     model=model or AUTOMATIC,
                     owner=owner_of(request),
                 )
             )
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
+        log.asked(task.id, f"{mode.name} by a program", task.owner, request.client)
         try:
-            async for _ in watch(job, service.queue):
+            async for _ in watch(task, service.queue):
                 pass
         finally:
-            service.queue.cancel(job)  # of no use to anybody once the caller is gone
-        if not isinstance(job.result, Result):
-            raise gr.Error(job.problem or "The clip was cancelled.", print_exception=False)
-        return await asyncio.to_thread(_handed_over, job.result, form, service)
+            service.queue.cancel(task)  # of no use to anybody once the caller is gone
+        if not isinstance(task.result, Result):
+            raise gr.Error(task.problem or "The clip was cancelled.", print_exception=False)
+        return await asyncio.to_thread(_handed_over, task.result, form, service)
 
     # Parameters' names are those of the API.
-    if mode == "interpolate":
+    if len(mode.picture_names) == 2:
 
-        async def interpolate(
+        async def two_pictures(
             request: gr.Request,
             first: Any,
             last: Any,
@@ -95,7 +91,20 @@ def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
         ) -> Any:
             return await made(request, [first, last], prompt, options, model, format)
 
-        return interpolate
+        return two_pictures
+
+    if not mode.picture_names:
+
+        async def no_picture(
+            request: gr.Request,
+            prompt: str = "",
+            options: Any = None,
+            model: str = AUTOMATIC,
+            format: str = PLAYED,  # noqa: A002
+        ) -> Any:
+            return await made(request, [], prompt, options, model, format)
+
+        return no_picture
 
     async def one_picture(
         request: gr.Request,
@@ -113,10 +122,7 @@ def _endpoint(mode: Mode, service: Service) -> Callable[..., Any]:
 def _handed_over(result: Result, form: str, service: Service) -> tuple[str, dict[str, Any]]:
     """Move a clip to where Gradio serves it from, under a name that can't be guessed; the store forgets it."""
     file = result.file(form)
-    folder = service.uploads / secrets.token_urlsafe(24)
-    folder.mkdir()
-    target = folder / f"{result.name}{file.suffix}"
-    shutil.copyfile(file, target)
+    target = service.uploads.add_copy(file, result.owner, name=f"{result.name}{file.suffix}")
     service.results.remove(result.token, result.owner)
     details = {**result.metadata, "seconds": round(result.seconds, 2), "notes": list(result.notes)}
     for kind in ("pictures", "lora"):  # Gradio takes whatever has a "path" for a file to be fetched

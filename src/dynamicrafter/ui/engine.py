@@ -3,136 +3,90 @@
 from __future__ import annotations
 
 import gc
-import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from dynamicrafter.ui.catalogue import ModelChoice
+from dynamicrafter.specs.clip import CheckedClip
 from dynamicrafter.ui.previews import Previewer
-from dynamicrafter.ui.requests import ClipRequest
-from dynamicrafter.ui.story import make_story
+from dynamicrafter.ui.story import make_film
 
 if TYPE_CHECKING:
     from dynamicrafter.animator.animator import Animator
     from dynamicrafter.animator.clip import Clip
-
-
-class Report(Protocol):
-    """Who is told how a request fares; an error that a method raises ends the work."""
-
-    def on_phase(self, text: str) -> None: ...
-    def on_step(self, done: int, steps: int) -> None: ...
-    def on_preview(self, address: str) -> None: ...
+    from dynamicrafter.specs.model import ModelSpec
+    from dynamicrafter.ui.requests import ClipRequest
+    from dynamicrafter.ui.tasks import TaskProgress
 
 
 class Engine:
     """Makes clips on one device with one model at a time, which stays loaded until another is asked for.
 
     Args:
-        device: as `Animator.from_pretrained` takes it.
-        dtype: number format, likewise.
+        device, dtype: as `ModelSpec` has them; they go before a request's own.
         load: loads an animator; for tests.
     """
 
     def __init__(
-        self, device: str | None = None, dtype: str | None = None, *, load: Callable[..., Animator] | None = None
+        self,
+        device: str | None = None,
+        dtype: str | None = None,
+        *,
+        load: Callable[[ModelSpec], Animator] | None = None,
     ) -> None:
         self.device, self._dtype = device, dtype
         self._load = load or _load
-        self._loaded: tuple[ModelChoice, Animator] | None = None
+        self._loaded: tuple[ModelSpec, Animator] | None = None
         self._alone = threading.Lock()
 
-    def make(self, request: ClipRequest, report: Report) -> Clip:
-        """Make a clip; the metadata name pictures as their owner does, and no path of this machine.
+    def make(self, request: ClipRequest, progress: TaskProgress) -> Clip:
+        """Make a clip; its metadata name no folder of this machine.
+
+        Args:
+            request: checked.
 
         Raises:
-            InputError: a picture or an option that the model refuses, or a model that can't be loaded.
+            InputError: the model can't be loaded, or a picture went away.
         """
+        work = request.work
+        assert work is not None
         with self._alone:
-            animator = self._animator(request.model, report)
-            report.on_phase("Reading the picture")
-            preview = Previewer(animator.pipeline, report.on_preview)
-            if request.mode == "story":
-                clip = make_story(animator, request, report)
+            animator = self._animator(request.model.spec, progress)
+            progress.on_phase("Encoding")
+            if isinstance(work, CheckedClip):
+                preview = Previewer(animator.pipeline, progress.on_preview)
+                [clip] = animator.run([work], on_step=progress.on_step, on_denoised=preview)
             else:
-                clip = _made(animator, request, on_step=report.on_step, on_denoised=preview)
-        return replace(clip, metadata=without_paths(clip.metadata, request))
+                clip = make_film(animator, work, request.prompt, progress)
+        return replace(clip, metadata=without_folders(clip.metadata))
 
-    def _animator(self, model: ModelChoice, report: Report) -> Animator:
-        if self._loaded is not None and self._loaded[0] == model:
+    def _animator(self, spec: ModelSpec, progress: TaskProgress) -> Animator:
+        spec = replace(spec, device=self.device or spec.device, dtype=self._dtype or spec.dtype)
+        if self._loaded is not None and self._loaded[0] == spec:
             return self._loaded[1]
-        report.on_phase(f"Loading {model.label.partition(':')[0]}")
+        progress.on_phase(f"Loading {Path(str(spec.name)).name}")
         self._loaded = None  # two models may not fit beside each other
         gc.collect()
-        settings: dict[str, Any] = {"device": self.device, "dtype": self._dtype, **model.load}
-        animator = self._load(**settings)
+        animator = self._load(spec)
         animator.pipeline.set_progress_bar_config(disable=True)
-        self._loaded = (model, animator)
+        self._loaded = (spec, animator)
         return animator
 
 
-def _made(animator: Animator, request: ClipRequest, **watchers: Any) -> Clip:
-    from dynamicrafter.animator.keys import KeyShot
-    from dynamicrafter.animator.shots import Shot
+def without_folders(metadata: dict[str, Any]) -> dict[str, Any]:
+    """A clip's metadata with models and adapters by their files' names alone."""
 
-    pictures = tuple(str(picture.path) for picture in request.pictures)
-    if len(pictures) > 2:
-        shot = KeyShot(pictures=pictures, prompts=(request.prompt,), options=request.options)
-        return animator.run_through(shot, **watchers)
-    [clip] = animator.run(
-        [
-            Shot(
-                image=pictures[0],
-                last_image=pictures[1] if len(pictures) > 1 else None,
-                prompt=request.prompt,
-                mode=request.model_mode,
-                options=request.options,
-            )
-        ],
-        **watchers,
-    )
-    return clip
+    def bare(entry: dict[str, Any]) -> dict[str, Any]:
+        kept = {name: Path(entry[name]).name for name in ("name", "path") if entry.get(name)}
+        return entry | kept | ({"lora": list(map(bare, entry["lora"]))} if "lora" in entry else {})
+
+    lists = {name: list(map(bare, metadata[name])) for name in ("lora", "models") if name in metadata}
+    return metadata | lists | {"model": bare(metadata["model"])}
 
 
-def without_paths(metadata: dict[str, Any], request: ClipRequest) -> dict[str, Any]:
-    """A clip's metadata as its owner may see them: no folder of this machine, and pictures by their owner's names."""
-    pictures = [
-        {**kept, "path": picture.name} for kept, picture in zip(metadata["pictures"], request.pictures, strict=False)
-    ]
-    loras = [{**adapter, "path": Path(adapter["path"]).name} for adapter in metadata["lora"]]
-    model = {**metadata["model"], "name": Path(metadata["model"]["name"]).name}
-    return {**metadata, "pictures": pictures, "lora": loras, "model": model}
-
-
-def _load(**settings: Any) -> Animator:
+def _load(spec: ModelSpec) -> Animator:
     from dynamicrafter.animator.animator import Animator
 
-    return Animator.from_pretrained(**settings)
-
-
-@contextmanager
-def heard_warnings() -> Iterator[list[str]]:
-    """What the package warns of in this thread while entered, each once.
-
-    Yields:
-        The list that fills.
-    """
-    said: list[str] = []
-    thread = threading.get_ident()
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
-            if record.thread == thread and text not in said:
-                said.append(text)
-
-    listener, package = Listener(logging.WARNING), logging.getLogger("dynamicrafter")
-    package.addHandler(listener)
-    try:
-        yield said
-    finally:
-        package.removeHandler(listener)
+    return Animator.load(spec)

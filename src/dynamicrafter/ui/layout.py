@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import ImageData
+from pydantic import ConfigDict, model_validator
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.presets import Preset
-from dynamicrafter.ui.catalogue import AUTOMATIC, Catalogue
-from dynamicrafter.ui.controls import build, controls
-from dynamicrafter.ui.requests import Task, Upload
+from dynamicrafter.faces.catalogue import AUTOMATIC, Catalogue
+from dynamicrafter.faces.controls import FREQUENT, Control, controls, groups
+from dynamicrafter.ui.controls import build
+from dynamicrafter.ui.requests import STORY, Upload, mode_of
 from dynamicrafter.ui.story import TRANSITIONS
+from dynamicrafter.ui.tabs import MOST_SHOTS, TabText, all_tabs
+from dynamicrafter.ui.uploads import NOT_YOURS
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
@@ -28,6 +32,24 @@ element.addEventListener('click', event => {
 """
 
 
+_GONE = (
+    '<div class="say problem" id="gone" role="alert" hidden><strong>The server doesn’t answer.</strong> What is shown '
+    "below may be old. Clips that were being made go on if the server does; reload the page when it is back.</div>"
+)
+# Looks for the server while a clip is awaited, and gives the rows of examples names that a screen reader can read.
+_WATCH = """
+const gone = element.querySelector('#gone');
+setInterval(async () => {
+  for (const row of document.querySelectorAll('[id^=examples-] tr.tr-body:not([aria-label])')) {
+    row.setAttribute('aria-label', `Example: ${row.innerText.trim()}`);
+    row.querySelectorAll('img').forEach(image => { image.alt = ''; });
+  }
+  if (gone.hidden && !document.querySelector('.say.busy')) return;
+  try { gone.hidden = (await fetch('healthz', {cache: 'no-store'})).ok; } catch { gone.hidden = false; }
+}, 3000);
+"""
+
+
 def picture(label: str, **settings: Any) -> gr.Image:
     """A place for one picture.
 
@@ -35,106 +57,38 @@ def picture(label: str, **settings: Any) -> gr.Image:
     No subclass of ours changes it: Gradio writes a file beside every module that defines one.
     """
     made = gr.Image(label=label, sources=["upload", "clipboard"], type="filepath", buttons=["fullscreen"], **settings)
-    for name in ("move_resource_to_block_cache", "async_move_resource_to_block_cache"):
-        setattr(made, name, _for_files_only(getattr(made, name)))
+    made.data_model = _SentPicture
     return made
 
 
-def _for_files_only(move: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Gradio would fetch a web address that stands in a file's place."""
+class _SentPicture(ImageData):
+    """A picture, or an empty place for what can't be one, so that `upload_from` says the same of it as of the rest."""
 
-    def moved(place: str | Path | None) -> Any:
-        if str(place).startswith(("http:", "https:")):
-            raise gr.Error("Send the picture itself, not its address.", print_exception=False)
-        return move(place)
+    model_config = ConfigDict(title="ImageData")
 
-    return moved
+    @model_validator(mode="before")
+    @classmethod
+    def _or_none(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else {"path": ""}
 
 
 def upload_from(value: dict[str, Any] | None) -> Upload | None:
-    """What a browser or a program sends in the place of a picture; Gradio has seen that its file was uploaded.
+    """A picture as `Guard` lets it through: the caller's own file, or an empty place.
 
     Raises:
-        InputError: it is no file.
+        InputError: it is no file of the caller's.
     """
     if value is None:
         return None
     path = value.get("path") if isinstance(value, dict) else None
     if not path:
-        raise InputError("picture must be sent as a file; upload it first.")
+        raise InputError(NOT_YOURS)
     return Upload(path=Path(path), name=Path(value.get("orig_name") or path).name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TabText:
-    """What is particular about a mode's tab.
-
-    Attributes:
-        pictures, more: labels of those that are needed, and of those that may be left out.
-        prompt: an example, shown where nothing is typed in.
-        asks: what is typed in.
-        without: options that say nothing there.
-    """
-
-    mode: Task
-    title: str
-    lead: str
-    pictures: tuple[str, ...]
-    prompt: str
-    button: str
-    examples: tuple[tuple[tuple[str, ...], str], ...]
-    more: tuple[str, ...] = ()
-    asks: str = "What happens"
-    without: tuple[str, ...] = ()
-
-
-TABS = (
-    TabText(
-        mode="animate",
-        title="Animate",
-        lead="One picture and a sentence become a clip.",
-        pictures=("Picture",),
-        prompt="the camera pans left",
-        button="Animate",
-        examples=((("rocket.jpg",), "the camera pans left"), (("cat.jpg",), "the camera tilts down")),
-    ),
-    TabText(
-        mode="interpolate",
-        title="Interpolate",
-        lead="The clip goes from the first picture to the second, and on through more of them.",
-        pictures=("First picture", "Second picture"),
-        more=("Third picture", "Fourth picture", "Fifth picture", "Sixth picture"),
-        prompt="the camera pans right",
-        button="Interpolate",
-        examples=((("coffee-left.jpg", "coffee-right.jpg"), "the camera pans right"),),
-    ),
-    TabText(
-        mode="loop",
-        title="Loop",
-        lead="The clip’s end runs into its beginning.",
-        pictures=("Picture",),
-        prompt="the camera pans left",
-        button="Loop",
-        examples=((("cat.jpg",), "the camera pans left"), (("rocket.jpg",), "nothing moves")),
-    ),
-    TabText(
-        mode="story",
-        title="Story",
-        lead="Several shots become one film. A shot without a picture goes on from the one before.",
-        pictures=(),
-        prompt="My film",
-        button="Make the film",
-        examples=(),
-        asks="Name of the film",
-        without=("frames",),
-    ),
-)
-MOST_SHOTS = 6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShotRow:
-    """One shot of the Story tab."""
+class ShotFields:
+    """The components of one shot of the Story tab."""
 
     picture: gr.Image
     prompt: gr.Textbox
@@ -153,15 +107,16 @@ class ClipTab:
     text: TabText
     pictures: list[gr.Image]
     prompt: gr.Textbox
-    shots: list[ShotRow]
+    shots: list[ShotFields]
     options: list[gr.components.Component]  # in the order of `controls`
     make: gr.Button
     cancel: gr.Button
+    dice: gr.Button
     status: gr.HTML
 
     @property
-    def mode(self) -> Task:
-        return self.text.mode
+    def mode(self) -> str:
+        return self.text.name
 
     @property
     def inputs(self) -> list[gr.components.Component]:
@@ -180,17 +135,21 @@ class Page:
     gallery: gr.HTML
     clip_tabs: list[ClipTab] = field(default_factory=list)
 
-    def tab(self, mode: Task) -> ClipTab:
+    def tab(self, mode: str) -> ClipTab:
         return next(tab for tab in self.clip_tabs if tab.mode == mode)
 
 
-def draw(catalogue: Catalogue) -> Page:
-    """Lay all components out; nothing happens yet when they are pressed."""
+def draw(catalogue: Catalogue, most: Mapping[str, int]) -> Page:
+    """Lay all components out; nothing happens yet when they are pressed.
+
+    Args:
+        most: the highest values of options that the server takes.
+    """
     choices = [(choice.label, choice.key) for choice in catalogue.choices()]
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gr.HTML(
-            f"<header><h1>{TITLE}</h1><p>A still picture and a sentence become a video.</p></header>",
-            js_on_load=None,
+            f"<header><h1>{TITLE}</h1><p>A still picture and a sentence become a video.</p></header>{_GONE}",
+            js_on_load=_WATCH,
         )
         with gr.Row(elem_classes="model-row"):
             model = gr.Dropdown(
@@ -200,7 +159,10 @@ def draw(catalogue: Catalogue) -> Page:
         model_note = gr.HTML(js_on_load=None)
         with gr.Row(elem_classes="halves"):
             with gr.Column(scale=5, min_width=320), gr.Tabs(elem_id="tabs") as tabs:
-                clip_tabs = [_draw_tab(text, catalogue.preset_for(AUTOMATIC, text.mode)) for text in TABS]
+                clip_tabs = [
+                    _draw_tab(text, controls(catalogue.preset_for(AUTOMATIC, mode_of(text.name)), most))
+                    for text in all_tabs()
+                ]
             with gr.Column(scale=6, min_width=320, elem_classes="results"):
                 gr.HTML("<h2>Your clips</h2>", js_on_load=None)
                 gallery = gr.HTML(js_on_load=_ON_CLICK, elem_id="gallery")
@@ -215,8 +177,8 @@ def draw(catalogue: Catalogue) -> Page:
     )
 
 
-def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
-    with gr.Tab(text.title, id=text.mode, elem_id=f"tab-{text.mode}"):
+def _draw_tab(text: TabText, shown: list[Control]) -> ClipTab:
+    with gr.Tab(text.title, id=text.name, elem_id=f"tab-{text.name}"):
         gr.HTML(f'<p class="lead">{text.lead}</p>', js_on_load=None)
         with gr.Row(visible=bool(text.pictures)):
             pictures = [_place(text, number) for number in range(len(text.pictures))]
@@ -224,54 +186,57 @@ def _draw_tab(text: TabText, preset: Preset) -> ClipTab:
             with gr.Accordion("More pictures", open=False), gr.Row():
                 pictures += [_place(text, number) for number in range(len(pictures), len(pictures) + len(text.more))]
         prompt = gr.Textbox(
-            label=text.asks, placeholder=text.prompt, lines=1 if text.mode == "story" else 2, max_length=4000
+            label=text.asks, placeholder=text.prompt, lines=1 if text.name == STORY else 2, max_length=4000
         )
-        shots = [_draw_shot(number) for number in range(MOST_SHOTS)] if text.mode == "story" else []
+        shots = [_draw_shot(number) for number in range(MOST_SHOTS)] if text.name == STORY else []
 
-        def drawn(frequent: bool) -> dict[str, gr.components.Component]:
-            return {
-                control.name: build(
-                    control,
-                    preset,
+        components: dict[str, gr.components.Component] = {}
+        by_name = {control.name: control for control in shown}
+
+        def add(names: Iterable[str]) -> None:
+            for name in names:
+                components[name] = build(
+                    by_name[name],
                     min_width=230,
-                    elem_id=f"option-{text.mode}-{control.name}",
-                    visible=control.name not in text.without,
+                    elem_id=f"option-{text.name}-{name}",
+                    visible=name not in text.without,
                 )
-                for control in controls()
-                if control.is_frequent == frequent
-            }
 
         with gr.Row(elem_classes="frequent"):
-            built = drawn(frequent=True)
+            add(FREQUENT)
+            dice = gr.Button("Another seed", size="sm", min_width=120, elem_id=f"dice-{text.name}")
         with gr.Row():
-            make = gr.Button(text.button, variant="primary", scale=3, elem_id=f"make-{text.mode}")
-            cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id=f"cancel-{text.mode}")
-        status = gr.HTML(js_on_load=None, elem_id=f"status-{text.mode}")
-        with gr.Accordion("More options", open=False), gr.Row():
-            built |= drawn(frequent=False)
+            make = gr.Button(text.button, variant="primary", scale=3, elem_id=f"make-{text.name}")
+            cancel = gr.Button("Cancel", interactive=False, scale=1, min_width=90, elem_id=f"cancel-{text.name}")
+        status = gr.HTML(js_on_load=None, elem_id=f"status-{text.name}")
+        with gr.Accordion("More options", open=False):
+            for title, options in groups().items():
+                gr.HTML(f"<h3>{title}</h3>", js_on_load=None)
+                with gr.Row():
+                    add(option.name for option in options)
         if text.examples:
             gr.Examples(
                 [[*(str(PICTURES / name) for name in names), words] for names, words in text.examples],
                 inputs=[*pictures[: len(text.pictures)], prompt],
                 label="Examples: choose one, then press the button",
-                elem_id=f"examples-{text.mode}",
+                elem_id=f"examples-{text.name}",
                 api_visibility="private",
                 preload=False,
             )
-    options = [built[control.name] for control in controls()]
     return ClipTab(
         text=text,
         pictures=pictures,
         prompt=prompt,
         shots=shots,
-        options=options,
+        options=[components[control.name] for control in shown],
         make=make,
         cancel=cancel,
+        dice=dice,
         status=status,
     )
 
 
-def _draw_shot(number: int) -> ShotRow:
+def _draw_shot(number: int) -> ShotFields:
     with gr.Accordion(f"Shot {number + 1}", open=number < 2, elem_id=f"shot-{number}"), gr.Row():
         image = picture("Picture", height=180, min_width=180, elem_id=f"picture-story-{number}")
         with gr.Column(min_width=220):
@@ -280,12 +245,12 @@ def _draw_shot(number: int) -> ShotRow:
                 seconds = gr.Textbox("2", label="Seconds", max_length=8, min_width=80)
                 choices = [(label, kind) for kind, label in TRANSITIONS.items()]
                 transition = gr.Dropdown(choices, value="cut", label="Then", min_width=120)
-    return ShotRow(picture=image, prompt=prompt, seconds=seconds, transition=transition)
+    return ShotFields(picture=image, prompt=prompt, seconds=seconds, transition=transition)
 
 
 def _place(text: TabText, number: int) -> gr.Image:
     label = (*text.pictures, *text.more)[number]
-    return picture(label, height=230, min_width=200, elem_id=f"picture-{text.mode}-{number}")
+    return picture(label, height=230, min_width=200, elem_id=f"picture-{text.name}-{number}")
 
 
 def theme() -> gr.themes.Base:

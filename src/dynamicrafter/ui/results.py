@@ -38,7 +38,7 @@ class Result:
     Attributes:
         token: its unguessable name.
         owner: who may see it.
-        request: as it was made, its pictures copied to `folder`.
+        request: as it was made, its pictures copied to `folder` and no longer in memory.
         metadata: of the clip.
         seconds: that it took.
         notes: warnings, in words.
@@ -121,14 +121,15 @@ class ResultStore:
         try:
             clip.save(folder / f"clip.{LOSSLESS}")
             clip.save(folder / f"clip.{PLAYED}")
-            pictures = tuple(_copied(picture, folder, place) for place, picture in enumerate(request.pictures))
+            uploads = tuple(_copied(upload, folder, place) for place, upload in enumerate(request.uploads))
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        spec = replace(request.spec, pictures=tuple(upload.path for upload in uploads))
         result = Result(
             token=token,
             owner=owner,
-            request=replace(request, pictures=pictures),
+            request=replace(request, uploads=uploads, work=None, spec=spec),
             metadata=clip.metadata,
             seconds=seconds,
             notes=tuple(notes),
@@ -176,17 +177,17 @@ class ResultStore:
             shutil.rmtree(result.folder, ignore_errors=True)
 
 
-def _copied(picture: Upload, folder: Path, place: int) -> Upload:
-    suffix = picture.path.suffix if re.fullmatch(r"\.\w{1,5}", picture.path.suffix) else ""
+def _copied(upload: Upload, folder: Path, place: int) -> Upload:
+    suffix = upload.path.suffix if re.fullmatch(r"\.\w{1,5}", upload.path.suffix) else ""
     copy = folder / f"picture-{place}{suffix}"
-    shutil.copyfile(picture.path, copy)
-    return replace(picture, path=copy)
+    shutil.copyfile(upload.path, copy)
+    return replace(upload, path=copy)
 
 
 def _file_name(request: ClipRequest) -> str:
     """A name that any system takes, from what was asked for."""
-    words = re.findall(r"[a-z0-9]+", request.prompt.lower()) or [request.mode]
-    return f"{'-'.join(words)[:_LONGEST_NAME].strip('-')}-{request.options.seed}"
+    words = re.findall(r"[a-z0-9]+", request.prompt.lower()) or [request.tab]
+    return f"{'-'.join(words)[:_LONGEST_NAME].strip('-')}-{request.spec.options.seed}"
 
 
 def sweep_files(folder: Path, *, older_than: float, keep: set[Path], now: float | None = None) -> None:

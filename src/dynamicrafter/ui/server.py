@@ -15,10 +15,12 @@ from fastapi.responses import FileResponse
 from dynamicrafter import __version__
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.formats import FORMATS
-from dynamicrafter.ui.guard import Guard, visit_of
+from dynamicrafter.ui import log
+from dynamicrafter.ui.guard import Guard, owner_of_cookies
 from dynamicrafter.ui.results import PLAYED
 from dynamicrafter.ui.service import Service
 from dynamicrafter.ui.settings import ServerSettings, Users
+from dynamicrafter.ui.uploads import PUBLIC
 
 _WRONG_PASSWORD_PAUSE = 1.0  # seconds, so that guessing takes long
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -35,7 +37,7 @@ def build_app(service: Service, users: Users) -> Any:
     # statistics of its own, for which it would load pandas.
     os.environ.update(
         GRADIO_ANALYTICS_ENABLED="False",
-        GRADIO_TEMP_DIR=str(service.uploads),
+        GRADIO_TEMP_DIR=str(service.uploads.folder),
         GRADIO_ANALYTICS_CACHE_FREQUENCY=str(2**31),
         GRADIO_ANALYTICS_MAX_EVENTS="100",
         HF_HUB_DISABLE_TELEMETRY="1",
@@ -46,10 +48,10 @@ def build_app(service: Service, users: Users) -> Any:
     from dynamicrafter.ui.api import add_api
     from dynamicrafter.ui.layout import PICTURES, draw, style, theme
 
-    page = draw(service.catalogue)
+    page = draw(service.catalogue, service.settings.most)
     connect(page, service)
     add_api(page, service)
-    service.kept.update(path for path in service.uploads.rglob("*") if path.is_file())
+    service.uploads.give((path for path in service.uploads.folder.rglob("*") if path.is_file()), PUBLIC)
     app = FastAPI(title="dynamicrafter", docs_url=None, redoc_url=None, openapi_url=None)
     _add_routes(app, service)
     settings = service.settings
@@ -71,13 +73,15 @@ def build_app(service: Service, users: Users) -> Any:
         css=style(),
     )
     hosts = _LOCAL_NAMES | set(settings.domain) if settings.is_local else frozenset()
-    return Guard(app, hosts=frozenset(hosts), largest_upload=settings.max_upload * 10**6 + 10_000)
+    return Guard(app, service.uploads, hosts=frozenset(hosts), largest_upload=settings.max_upload * 10**6 + 10_000)
 
 
 def _login(users: Users) -> Callable[[str, str], Any]:
     async def may_enter(user: str, password: str) -> bool:
         if users.knows(user, password):
+            log.said(f"login as {log.harmless(user)}")
             return True
+        log.refused(f"login as {user}", "wrong name or password")
         await asyncio.sleep(_WRONG_PASSWORD_PAUSE)
         return False
 
@@ -93,8 +97,8 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/results/{token}/{format}")
     @app.head("/results/{token}/{format}")
     def result(token: str, format: str, request: Request) -> FileResponse:  # noqa: A002 the word that users know
-        visit = visit_of(request.headers.get("cookie", ""))
-        found = service.results.find(token, f"visit {visit}") if visit else None
+        owner = owner_of_cookies(request.headers.get("cookie", ""))
+        found = service.results.find(token, owner) if owner else None
         if found is None or format not in FORMATS:
             raise HTTPException(404, "There is no such clip.")
         try:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.errors import InputError
-from dynamicrafter.ui.catalogue import AUTOMATIC, Catalogue
+from dynamicrafter.faces.catalogue import AUTOMATIC, Catalogue
+from dynamicrafter.modes import get_mode
+from dynamicrafter.specs.clip import ClipSpec
+from dynamicrafter.specs.options import AnimateOptions
+from dynamicrafter.ui.checks import checked
 from dynamicrafter.ui.engine import Engine
-from dynamicrafter.ui.jobs import Job, JobQueue, Progress
-from dynamicrafter.ui.requests import ClipRequest, Task, Upload, check_request
+from dynamicrafter.ui.folder import ServerFolder
+from dynamicrafter.ui.requests import STORY, ClipRequest, StoryRow, StorySpec, Upload, mode_of
 from dynamicrafter.ui.results import Result, ResultStore, sweep_files
 from dynamicrafter.ui.settings import ServerSettings
-from dynamicrafter.ui.story import StoryShot
+from dynamicrafter.ui.tasks import ClipTask, TaskProgress, TaskQueue
+from dynamicrafter.ui.uploads import Uploads
 
 _SWEEP = 60.0  # seconds between two looks for what is too old
-_PICTURES = {
-    "animate": "the picture",
-    "interpolate": "both pictures",
-    "loop": "the picture",
-    "story": "a picture for the first shot",
-}
 
 
 class Service:
@@ -49,15 +45,16 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings, self.catalogue = settings, catalogue
-        self._own = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="dynamicrafter-ui-")) if folder is None else folder
-        self.uploads = self.folder / "uploads"
-        self.uploads.mkdir(parents=True, exist_ok=True)
-        self.kept: set[Path] = set()  # files among the uploads that are the page's own
+        self._own = None
+        if folder is None:
+            self._own = ServerFolder()
+            folder = self._own.path
+        self.folder = folder
+        self.uploads = Uploads(self.folder / "uploads")
         self.results = ResultStore(
             self.folder / "results", most_each=settings.max_results, keep=settings.keep_hours * 3600, clock=clock
         )
-        self.queue = JobQueue(
+        self.queue = TaskQueue(
             [self._worker(engine) for engine in engines],
             most_waiting=settings.max_waiting,
             most_each=settings.max_waiting_each,
@@ -68,55 +65,67 @@ class Service:
 
     def submit(
         self,
-        mode: Task,
+        tab: str,
         pictures: Sequence[Upload | None],
         *,
         prompt: str = "",
-        shots: Sequence[StoryShot] = (),
+        rows: Sequence[StoryRow] = (),
         options: AnimateOptions | None = None,
         model: str = AUTOMATIC,
         owner: str,
-    ) -> Job:
+    ) -> ClipTask:
         """Check a request and put it into the queue.
+
+        Args:
+            tab: a mode, or `STORY`.
+            rows: of a story; `prompt` is its name then.
 
         Raises:
             InputError: it breaks a rule or a limit, or the queue is full.
         """
-        if not pictures or any(picture is None for picture in pictures):
-            raise InputError(f"choose {_PICTURES[mode]} first.")
-        request = ClipRequest(
-            mode=mode,
-            pictures=tuple(picture for picture in pictures if picture is not None),
-            prompt=prompt,
-            shots=tuple(shots),
-            options=options or AnimateOptions(),
-            model=self.catalogue.find(model, mode),
-            key=model,
-        )
-        check_request(request, self.settings)
-        return self.queue.submit(request, owner=owner)
+        uploads = tuple(picture for picture in pictures if picture is not None)
+        if not pictures or len(uploads) < len(pictures):
+            raise InputError(f"choose {_wanted(tab)} first.")
+        paths, given = tuple(upload.path for upload in uploads), options or AnimateOptions()
+        spec: ClipSpec | StorySpec
+        if tab == STORY:
+            spec = StorySpec(pictures=paths, prompts=(prompt,), rows=tuple(rows), options=given)
+        else:
+            spec = ClipSpec(pictures=paths, prompts=(prompt,), mode=tab, options=given)
+        chosen, described = self.catalogue.find(model, mode_of(tab)), self.catalogue.describe(model, mode_of(tab))
+        request = checked(ClipRequest(spec=spec, uploads=uploads, model=chosen, key=model), described, self.settings)
+        return self.queue.submit(request, owner=owner, notes=request.notes)
 
     def sweep(self) -> None:
         """Remove clips and uploads that are too old."""
         self.results.sweep()
-        sweep_files(self.uploads, older_than=self.settings.keep_hours * 3600, keep=self.kept)
+        sweep_files(self.uploads.folder, older_than=self.settings.keep_hours * 3600, keep=self.uploads.public)
+        self.uploads.forget_missing()
 
     def close(self) -> None:
-        """End all jobs, and remove what they made."""
+        """End all tasks, and remove what they made."""
         self._closing.set()
         self.queue.close()
         if self._own:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._own.remove()
 
-    def _worker(self, engine: Engine) -> Callable[[Job, Progress], Result]:
-        def work(job: Job, progress: Progress) -> Result:
-            clip = engine.make(job.request, progress)
+    def _worker(self, engine: Engine) -> Callable[[ClipTask, TaskProgress], Result]:
+        def work(task: ClipTask, progress: TaskProgress) -> Result:
+            clip = engine.make(task.request, progress)
             progress.on_phase("Saving")
-            seconds = self.queue.clock() - job.began
-            return self.results.add(clip, job.request, owner=job.owner, seconds=seconds, notes=job.notes)
+            seconds = self.queue.clock() - task.began
+            return self.results.add(clip, task.request, owner=task.owner, seconds=seconds, notes=task.notes)
 
         return work
 
     def _sweep_now_and_then(self) -> None:
         while not self._closing.wait(_SWEEP):
             self.sweep()
+
+
+def _wanted(tab: str) -> str:
+    """What must be given before a tab's button can do anything."""
+    if tab == STORY:
+        return "a picture for the first shot"
+    least = get_mode(tab).pictures[0]
+    return {1: "the picture", 2: "both pictures"}.get(least, f"all {least} pictures")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ class ServerSettings:
     """Where the page is served, to whom, and within which limits."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 opens the page to the network, and then wants --auth-file."""
+    """Address to listen on; one that other machines can reach, such as 0.0.0.0, wants --auth-file or --open."""
     port: int = 7860
     """Port to listen on; 0 takes a free one."""
     auth: tuple[str, ...] = ()
@@ -27,6 +28,8 @@ class ServerSettings:
     use --auth-file, or the variable DYNAMICRAFTER_AUTH."""
     auth_file: Path | None = None
     """File with a USER:PASSWORD on each line."""
+    open: bool = False
+    """Let everybody who reaches the page use it, without a login."""
     domain: tuple[str, ...] = ()
     """Name under which a reverse proxy on this machine serves the page, such as video.example.org."""
     root_path: str = ""
@@ -68,6 +71,11 @@ class ServerSettings:
             raise InputError(f"root_path must begin with a slash and not end with one, got {self.root_path!r}.")
 
     @property
+    def most(self) -> dict[str, int]:
+        """The highest values of options that are taken here, by their names."""
+        return {"steps": self.max_steps, "frames": self.max_frames}
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the page."""
         try:
@@ -96,13 +104,18 @@ def read_users(settings: ServerSettings) -> Users:
     """Collect the users of --auth, of --auth-file and of the environment variable.
 
     Raises:
-        InputError: a file that can't be read, an entry that is not USER:PASSWORD, or a short password.
+        InputError: a file that can't be read or that others can read, an entry that is not USER:PASSWORD, a short
+            password, or nobody where other machines can reach the page and `open` doesn't say that this is meant.
     """
     passwords: dict[str, str] = {}
     entries = [("--auth", entry) for entry in settings.auth]
     if settings.auth_file is not None:
         try:
-            lines = settings.auth_file.read_text(encoding="utf-8").splitlines()
+            with settings.auth_file.open(encoding="utf-8") as file:
+                _check_private(file.fileno(), settings.auth_file)
+                lines = file.read().splitlines()
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "not text"
             raise InputError(f"auth_file {settings.auth_file} can't be read ({reason}); check the path.") from None
@@ -118,4 +131,21 @@ def read_users(settings: ServerSettings) -> Users:
         if len(password) < _LEAST_PASSWORD:
             raise InputError(f"{source}: the password of {user} must have at least {_LEAST_PASSWORD} characters.")
         passwords[user.strip()] = password
+    if not (passwords or settings.is_local or settings.open):
+        raise InputError(
+            f"host {settings.host} lets other machines use the page, and nobody is named who may log in; name users in "
+            f"--auth-file FILE, or say --open."
+        )
+    if passwords and settings.open:
+        raise InputError("open lets everybody in, and users are named who log in; leave one of the two out.")
     return Users(passwords)
+
+
+def _check_private(number: int, path: Path) -> None:
+    """Raises InputError where others than its owner can read or change an open file; on Windows, modes say nothing."""
+    mode = stat.S_IMODE(os.fstat(number).st_mode)
+    if os.name == "posix" and mode & 0o066:
+        raise InputError(
+            f"auth_file {path} must be its owner's alone, got mode {mode:o}; run `chmod 600 {path}`, and choose new "
+            f"passwords if others may have read it."
+        )

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import fields
 from html import escape
 
-from dynamicrafter.animator.options import AnimateOptions
+from dynamicrafter.faces.times import time_in_words
 from dynamicrafter.media.formats import FORMATS
-from dynamicrafter.ui.jobs import Job, JobQueue
+from dynamicrafter.schema import schema_of
+from dynamicrafter.specs.options import AnimateOptions
 from dynamicrafter.ui.results import PLAYED, Result
+from dynamicrafter.ui.tasks import ClipTask, TaskQueue
 
 DOWNLOADS = {"png": "PNG frames"}  # other formats are called by their names
 _BIG = 360  # pixels; a small clip is shown as large as this
-
-
-def in_words(seconds: float) -> str:
-    """A span of time as one says it: 8 s, 3 min 7 s, 1 h 2 min."""
-    whole = max(0, round(seconds))
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def problem(text: str) -> str:
@@ -39,37 +30,37 @@ def note(text: str) -> str:
     return f'<div class="say" role="status">{escape(text)}</div>' if text else ""
 
 
-def status(job: Job, queue: JobQueue) -> str:
-    """How a job fares."""
-    match job.state:
+def status(task: ClipTask, queue: TaskQueue) -> str:
+    """How a task fares."""
+    match task.state:
         case "waiting":
-            return _waiting(queue.place(job), queue)
+            return _waiting(queue.place(task), queue)
         case "running":
-            return _running(job, queue.clock())
+            return _running(task, queue.clock())
         case "failed":
-            return problem(job.problem)
+            return problem(task.problem)
         case "cancelled":
             return note("Cancelled. Nothing was kept.")
-    seconds = in_words(job.ended - job.began)
-    link = f'<a href="#clip-{_anchor(job.result.token)}">Show it</a>' if isinstance(job.result, Result) else ""
-    return f'<div class="say done" role="status"><strong>Done</strong> in {seconds}. {link}</div>' + _notes(job.notes)
+    seconds = time_in_words(task.ended - task.began)
+    link = f'<a href="#clip-{_anchor(task.result.token)}">Show it</a>' if isinstance(task.result, Result) else ""
+    return f'<div class="say done" role="status"><strong>Done</strong> in {seconds}. {link}</div>' + _notes(task.notes)
 
 
-def _waiting(place: int, queue: JobQueue) -> str:
+def _waiting(place: int, queue: TaskQueue) -> str:
     seconds = queue.seconds_until(place)
-    about = f", for about {in_words(seconds)}" if seconds else ""
+    about = f", for about {time_in_words(seconds)}" if seconds else ""
     ahead = "Next in line" if place <= 1 else f"Number {place} in line"
     return _progress(f"{ahead}: waiting{about}", None, "")
 
 
-def _running(job: Job, now: float) -> str:
-    if not job.step:
-        return _progress(f"{job.phase or 'Starting'}…", None, "")
-    if job.phase:
-        return _progress(f"{job.phase}…", job.step / job.steps, job.preview)
-    left = (now - job.stepped) / job.step * (job.steps - job.step)
-    text = f"Step {job.step} of {job.steps}, about {in_words(left)} left"
-    return _progress(text, job.step / job.steps, job.preview)
+def _running(task: ClipTask, now: float) -> str:
+    if not task.step:
+        return _progress(f"{task.phase or 'Starting'}…", None, "")
+    if task.phase:
+        return _progress(f"{task.phase}…", task.step / task.steps, task.preview)
+    left = (now - task.stepped) / task.step * (task.steps - task.step)
+    text = f"Step {task.step} of {task.steps}, about {time_in_words(left)} left"
+    return _progress(text, task.step / task.steps, task.preview)
 
 
 def _progress(text: str, share: float | None, preview: str) -> str:
@@ -94,7 +85,7 @@ def gallery(results: Iterable[Result]) -> str:
 def _card(result: Result, *, newest: bool) -> str:
     size = result.metadata["options"]["size"]
     height, width = size if isinstance(size, list | tuple) else (1, 1)
-    title = result.request.prompt or result.request.mode.capitalize()
+    title = result.request.prompt or result.request.tab.capitalize()
     play = "autoplay muted" if newest else "muted"
     links = "".join(f'<a href="{_address(result, name)}" download>{DOWNLOADS.get(name, name)}</a>' for name in FORMATS)
     return f"""
@@ -118,28 +109,17 @@ def _card(result: Result, *, newest: bool) -> str:
 def _facts(result: Result) -> str:
     options = result.metadata["options"]
     model = result.metadata["model"]["preset"]
-    return f"{result.request.mode} · {model} · {options['frames']} frames · seed {options['seed']} · " + (
-        f"made in {in_words(result.seconds)}"
+    return f"{result.request.tab} · {model} · {options['frames']} frames · seed {options['seed']} · " + (
+        f"made in {time_in_words(result.seconds)}"
     )
 
 
 def _rows(result: Result) -> str:
     options = result.metadata["options"]
     pairs = [("model", result.metadata["model"]["name"])]
-    pairs += [("picture", picture.name) for picture in result.request.pictures]
-    pairs += [(field.name, options.get(field.name)) for field in fields(AnimateOptions)]
-    return "".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(_value(name, value))}</td></tr>"
-        for name, value in pairs
-    )
-
-
-def _value(name: str, value: object) -> str:
-    if value is None or value == "":
-        return "–"
-    if name == "size" and isinstance(value, list | tuple):
-        return f"{value[1]}×{value[0]}"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    pairs += [("picture", picture.name) for picture in result.request.uploads]
+    pairs += [(each.label.lower(), each.write(options.get(each.name))) for each in schema_of(AnimateOptions).values()]
+    return "".join(f"<tr><th>{escape(name)}</th><td>{escape(value or '–')}</td></tr>" for name, value in pairs)
 
 
 def _notes(notes: Iterable[str]) -> str:

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dynamicrafter.data.synthetic import held_out_pictures, held_out_wordings
 from dynamicrafter.data.synthetic.clips import FASTEST, SLOWEST, SyntheticClips
 from dynamicrafter.data.synthetic.motions import KINDS
-from dynamicrafter.data.synthetic.photos import HELD_OUT, TRAIN, photo
-from dynamicrafter.data.synthetic.pictures import training_picture
+from dynamicrafter.data.synthetic.photos import HELD_OUT, TRAIN, photo, photos_in
+from dynamicrafter.data.synthetic.pictures import photo_crop, training_picture
 from dynamicrafter.data.synthetic.wordings import caption, wordings
 from dynamicrafter.errors import InputError
 
@@ -106,3 +107,30 @@ def test_motion_numbers_lie_between_those_asked_for() -> None:
     stream = SyntheticClips(shares={"pan left": 1.0}, size=32, num_frames=2, motion_numbers=(4.0, 5.0))
     numbers = [stream.draw(position).motion for position in range(20)]
     assert 4 <= min(numbers) < max(numbers) <= 5
+
+
+def test_pictures_of_a_folder_are_shown_too_and_no_larger_than_needed(tmp_path):
+    blue = Image.new("RGB", (1280, 960), (10, 20, 250))
+    blue.save(tmp_path / "blue.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    [photo] = photos_in(tmp_path)
+    assert photo.shape == (640, 853, 3)
+    rng = np.random.default_rng(0)
+    crops = [photo_crop(rng, 32, tmp_path) for _ in range(40)]
+    blues = sum(np.abs(crop.astype(int) - (10, 20, 250)).max() <= 1 for crop in crops)
+    assert 20 <= blues < 40  # three in four
+
+
+@pytest.mark.parametrize(("name", "said"), [("gone", "must be a folder of pictures"), ("", "holds no pictures")])
+def test_a_folder_without_pictures_is_refused(tmp_path, name, said):
+    with pytest.raises(InputError, match=said):
+        photos_in(tmp_path / name)
+
+
+def test_clips_say_where_their_frames_look():
+    sample = SyntheticClips(shares={"pan left": 1.0}, motion_numbers=(12.0, 12.0)).draw(0)
+    assert sample.looks.shape == (2, 16, 2, 16, 16)
+    assert torch.allclose(sample.looks[0, :, 0, 0, 0], -16 / 12 * torch.arange(16.0), atol=1e-4)
+    assert torch.allclose(sample.looks[1, 15], torch.zeros(2, 16, 16))
+    still = SyntheticClips(shares={"darken": 1.0}).draw(0)
+    assert still.looks.abs().max() == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dynamicrafter.data.synthetic.motions import Kind, NominalMotion
+    from dynamicrafter.data.synthetic.motions import Kind, MotionSpeed
     from dynamicrafter.data.synthetic.photos import Pixels
 
 
@@ -27,7 +27,7 @@ def held_out_wordings() -> dict[Kind, tuple[str, ...]]:
     return {kind: wordings(kind, "held_out") for kind in KINDS if kind != BETWEEN_PICTURES}
 
 
-def nominal_motion(kind: Kind, motion: float, size: tuple[int, int] = (128, 128)) -> NominalMotion:
+def nominal_motion(kind: Kind, motion: float, size: tuple[int, int] = (128, 128)) -> MotionSpeed:
     """What a camera motion does from frame to frame at a motion number; the same in pixels at every frame size."""
     from dynamicrafter.data.synthetic import motions
 

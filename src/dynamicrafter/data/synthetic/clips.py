@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
 from dynamicrafter.data.stream import Sample
-from dynamicrafter.data.synthetic.motions import BETWEEN_PICTURES, Course, Kind, move, source_size
+from dynamicrafter.data.synthetic.motions import BETWEEN_PICTURES, Course, Kind, displacements, move, source_size
 from dynamicrafter.data.synthetic.pictures import training_picture
 from dynamicrafter.data.synthetic.wordings import caption
 from dynamicrafter.randomness import stream_seed
 
 SLOWEST, FASTEST = 24.0, 8.0  # frames per second
+PATCH = 8  # pixels, of the bundled autoencoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,7 @@ class SyntheticClips:
         variations: neighbouring positions that show one picture at one speed, each moved differently. What they have in
             common cancels out of a batch's gradient, and what the caption decides is left.
         motion_numbers: lowest and highest frames per second; the lowest moves most.
+        photos: a folder of photos to show beside the sample photos.
     """
 
     shares: Mapping[Kind, float]
@@ -43,6 +46,7 @@ class SyntheticClips:
     bare: float = 0.4
     variations: int = 1
     motion_numbers: tuple[float, float] = (FASTEST, SLOWEST)
+    photos: Path | None = None
 
     def __len__(self) -> int:
         return 10_000  # an endless stream has no length; this many make a pass for reports and schedules
@@ -61,13 +65,16 @@ class SyntheticClips:
         course: Course = "there and back" if rng.random() < self.returning else "onward"
         source = source_size(self.size)
         frames = move(
-            training_picture(rng, source),
+            training_picture(rng, source, self.photos),
             kind,
             size=self.size,
             num_frames=self.num_frames,
             motion=motion,
             course=course,
-            other=training_picture(rng, source) if kind == BETWEEN_PICTURES else None,
+            other=training_picture(rng, source, self.photos) if kind == BETWEEN_PICTURES else None,
+        )
+        looks = displacements(
+            kind, size=self.size, patch=PATCH, num_frames=self.num_frames, motion=motion, course=course
         )
         words = np.random.default_rng(stream_seed(self.seed, item="wording", sample=position))
         sample = Sample(
@@ -76,6 +83,7 @@ class SyntheticClips:
             motion=motion,
             key=f"synthetic {self.seed}/{position} ({kind})",
             between_ends=kind == BETWEEN_PICTURES or course == "there and back",
+            looks=torch.from_numpy(looks),
         )
         return sample, kind
 

@@ -14,6 +14,7 @@ from dynamicrafter.errors import InputError
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Split = Literal["train", "held_out"]
 
+_SHORTER_SIDE = 640  # pixels; larger ones would only take memory
 _FOLDERS = {"skimage": "data", "sklearn": "datasets/images"}
 
 # Weights: how often each is drawn. Photos with colour and depth count most, stains and bare textures least.
@@ -57,6 +58,34 @@ def photo(name: str) -> Pixels:
         pixels = np.asarray(picture.convert("RGB"))
     pixels.setflags(write=False)
     return pixels
+
+
+@lru_cache(maxsize=2)
+def photos_in(folder: Path) -> tuple[Pixels, ...]:
+    """All pictures of a folder in the order of their names, each (h, w, 3), RGB, its shorter side at most 640 pixels.
+
+    Raises:
+        InputError: no such folder, no pictures in it, or one that can't be read.
+    """
+    from PIL import Image
+
+    from dynamicrafter.media.pictures import SUFFIXES, read_picture
+
+    if not folder.is_dir():
+        raise InputError(f"photos must be a folder of pictures, got {folder}; name one that is there.")
+    photos = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
+        picture = read_picture(path)
+        scale = _SHORTER_SIDE / min(picture.size)
+        if scale < 1:
+            size = (round(picture.width * scale), round(picture.height * scale))
+            picture = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+        pixels = np.asarray(picture)
+        pixels.setflags(write=False)
+        photos.append(pixels)
+    if not photos:
+        raise InputError(f"photos {folder} holds no pictures ({', '.join(SUFFIXES)}); name a folder that does.")
+    return tuple(photos)
 
 
 def held_out_photos() -> list[tuple[str, Pixels]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import cv2
 import numpy as np
 
-from dynamicrafter.data.synthetic.photos import TRAIN, Pixels, photo
+from dynamicrafter.data.synthetic.photos import TRAIN, Pixels, photo, photos_in
 from dynamicrafter.data.synthetic.textures import Rng, cells, clouds, gradient, shapes, stripes
 
 _NAMES = tuple(TRAIN)
@@ -14,15 +17,20 @@ _SHARES = np.array(list(TRAIN.values())) / sum(TRAIN.values())
 _KINDS = np.array([0.60, 0.10, 0.07, 0.08, 0.08, 0.04, 0.03])
 
 
-def training_picture(rng: Rng, size: int) -> Pixels:
-    """One random picture, (size, size, 3)."""
+_OF_FOLDER = 0.75  # share of a given folder's photos among all photos; large ones, of which smaller crops are sharp
+_LEAST_OF_FOLDER = 0.2
+
+
+def training_picture(rng: Rng, size: int, photos: Path | None = None) -> Pixels:
+    """One random picture, (size, size, 3), of the sample photos, of a folder's too where one is given, or of none."""
+    cropped = partial(photo_crop, rng, size, photos)
     match rng.choice(len(_KINDS), p=_KINDS):
         case 0:
-            pixels = _random_crop(rng, size)
+            pixels = cropped()
         case 1:
-            pixels = _collage(rng, size)
+            pixels = _collage(rng, cropped(), cropped())
         case 2:
-            pixels = shapes(rng, _random_crop(rng, size))
+            pixels = shapes(rng, cropped())
         case 3:
             pixels = clouds(rng, size, exponent=rng.uniform(0.8, 1.8))
         case 4:
@@ -50,18 +58,21 @@ def resized(pixels: Pixels, size: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, (size, size), interpolation=how), dtype=np.uint8)
 
 
-def _random_crop(rng: Rng, size: int) -> Pixels:
-    pixels = crop(rng, photo(_NAMES[rng.choice(len(_NAMES), p=_SHARES)]), size)
+def photo_crop(rng: Rng, size: int, photos: Path | None = None) -> Pixels:
+    """A random square of a random photo as it is, or mirrored, (size, size, 3)."""
+    if photos is not None and rng.random() < _OF_FOLDER:
+        known = photos_in(photos)
+        pixels = crop(rng, known[rng.integers(len(known))], size, least=_LEAST_OF_FOLDER)
+    else:
+        pixels = crop(rng, photo(_NAMES[rng.choice(len(_NAMES), p=_SHARES)]), size)
     return pixels[:, ::-1] if rng.random() < 0.5 else pixels
 
 
-def _collage(rng: Rng, size: int) -> Pixels:
+def _collage(rng: Rng, over: Pixels, under: Pixels) -> Pixels:
     """Two crops, torn along a random line with a soft or a sharp edge."""
-    field = clouds(rng, size, exponent=1.8)[..., :1].astype(np.float32)
+    field = clouds(rng, over.shape[0], exponent=1.8)[..., :1].astype(np.float32)
     edge = np.clip((field - rng.uniform(90, 160)) / rng.uniform(2, 30), -20, 20)
     share = 1 / (1 + np.exp(-edge))
-    over = _random_crop(rng, size)
-    under = _random_crop(rng, size)
     if rng.random() < 0.3:
         under = under[::-1]
     return (over * share + under * (1 - share)).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""What every room needs of files: outputs that appear whole, locks, JSON, tables of rows, names as disks spell them."""
