@@ -116,9 +116,9 @@ class RecipeReport:
             )
         if kinds["phase"]:
             said.append(
-                "cut clips so that each shows the motion once from its beginning, as long as a sample "
-                f"({self._seconds(stride)}); else the picture doesn't tell which part comes, and the model learns "
-                "the mean of all: fog"
+                "where a motion has phases, as a wave or a gesture, cut clips so that each shows it once from its "
+                f"beginning, as long as a sample ({self._seconds(stride)}); else the picture doesn't tell which part "
+                "comes, and the model learns the mean of all: fog"
             )
         if kinds["shape"]:
             height, width = self.config.size
