@@ -93,6 +93,19 @@ def _endpoint(mode: ModeEntry, service: Service) -> Callable[..., Any]:
 
         return two_pictures
 
+    if not mode.picture_names:
+
+        async def no_picture(
+            request: gr.Request,
+            prompt: str = "",
+            options: Any = None,
+            model: str = AUTOMATIC,
+            format: str = PLAYED,  # noqa: A002
+        ) -> Any:
+            return await made(request, [], prompt, options, model, format)
+
+        return no_picture
+
     async def one_picture(
         request: gr.Request,
         image: Any,

@@ -84,7 +84,7 @@ class Service:
             InputError: it breaks a rule or a limit, or the queue is full.
         """
         uploads = tuple(picture for picture in pictures if picture is not None)
-        if not pictures or len(uploads) < len(pictures):
+        if (tab == STORY and not pictures) or len(uploads) < len(pictures):
             raise InputError(f"choose {_wanted(tab)} first.")
         paths, given = tuple(upload.path for upload in uploads), options or AnimateOptions()
         spec: ClipSpec | StorySpec
