@@ -1,6 +1,7 @@
 """The page in a browser, as a person goes through it."""
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -282,6 +283,28 @@ def test_another_seed_is_drawn_and_hints_name_the_servers_own_limits(visit):
     option(panel, "frames").fill("600")
     page.locator("#make-animate").click()
     panel.get_by_role("alert").get_by_text("Frames must be at most 128 on this server, got 600; try 128.").wait_for()
+
+
+def test_several_takes_of_one_seed_differ_and_play_as_fast_as_asked(visit, site):
+    page = visit()
+    panel = tab(page, "animate")
+    give(panel, ROCKET)
+    page.locator("#takes-animate input[type=number]").fill("2")
+    page.locator("#fps-animate").locator("input, textarea").fill("24000/1001")
+    page.locator("#make-animate").click()
+    page.locator("#gallery article").nth(1).wait_for()
+    cards = page.locator("#gallery article")
+    assert "seed 123, take 2" in cards.nth(0).inner_text()
+    assert "take" not in cards.nth(1).locator(".facts").inner_text()
+    [second, first] = [site.service.results._results[cards.nth(place).get_attribute("data-token")] for place in (0, 1)]
+    assert second.name == f"{first.name}-2"
+    (frames, fps), (others, _) = read_clip(first.file("mp4")), read_clip(second.file("npy"))
+    assert fps == Fraction(24000, 1001)
+    assert not np.array_equal(read_clip(first.file("npy"))[0], others)
+    assert len(frames) == 3
+    page.locator("#fps-animate").locator("input, textarea").fill("fast")
+    page.locator("#make-animate").click()
+    panel.get_by_role("alert").get_by_text("Fps must be a number or a fraction such as 24000/1001").wait_for()
 
 
 def test_a_server_that_is_gone_is_said_and_one_that_is_back_too(visit, site):
