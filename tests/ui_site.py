@@ -18,6 +18,7 @@ from dynamicrafter.ui.settings import ServerSettings, Users
 ROOT = Path(__file__).parents[1]
 ROCKET = ROOT / "examples" / "rocket.jpg"
 START = ModelSpec(name="bundled", device="cpu", dtype="float32")
+FOLDER = "GRADIO_TEMP_DIR"
 QUICK = {"steps": 2, "frames": 3, "size": [64, 64], "seed": 7}
 
 
@@ -70,6 +71,7 @@ def start_site(settings, *, users=None, folder=None):
     from dynamicrafter.ui.server import address_of, build_app, open_socket
     from dynamicrafter.ui.service import Service
 
+    before = os.environ.get(FOLDER)  # which Gradio reads at every answer; a second page would take over the first's
     engine = SteeredEngine()
     service = Service(settings, Catalogue(START), [engine], folder=folder)
     opened = open_socket(settings)
@@ -86,6 +88,8 @@ def start_site(settings, *, users=None, folder=None):
         engine.go.set()
         thread.join(timeout=20)
         service.close()
+        if before is not None:
+            os.environ[FOLDER] = before
 
     return Site(address_of(opened, settings), service, engine), end
 

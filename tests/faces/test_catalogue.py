@@ -21,8 +21,8 @@ def _no_models(tmp_path, monkeypatch):
 
 def test_the_list_shows_what_is_here_first_and_what_could_be_fetched_last():
     rows = Catalogue().choices()
-    assert [row.key for row in rows] == [AUTOMATIC, "bundled", "256", "512", "1024", "512_interp"]
-    assert [row.here for row in rows] == [True, True, False, False, False, False]
+    assert [row.key for row in rows] == [AUTOMATIC, "bundled", *PRESETS]
+    assert [row.here for row in rows] == [True, True] + [False] * len(PRESETS)
     assert "not here yet, 10.4 GB" in rows[-1].label
     assert [row.key for row in Catalogue(downloads=False).choices()] == [AUTOMATIC, "bundled"]
 

@@ -10,6 +10,7 @@ from gradio_client.exceptions import AppError
 
 from dynamicrafter.cli.main import main
 from dynamicrafter.media.video import read_clip
+from dynamicrafter.modes import MODES
 from ui_site import QUICK, ROCKET, ROOT
 
 pytestmark = pytest.mark.xdist_group("page")
@@ -56,8 +57,7 @@ def test_a_request_that_breaks_a_rule_is_refused_in_words(client, asked, message
 
 
 def test_only_the_documented_endpoints_are_offered(client):
-    offered = set(client.view_api(return_format="dict")["named_endpoints"])
-    assert offered == {"/animate", "/interpolate", "/loop", "/text"}
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {f"/{mode}" for mode in MODES}
 
 
 def test_the_documented_example_runs(site, tmp_path, monkeypatch):

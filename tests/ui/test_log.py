@@ -14,7 +14,7 @@ from ui_site import start_site
 pytestmark = pytest.mark.xdist_group("page")
 
 
-def test_it_has_visits_addresses_jobs_and_refusals_and_no_secrets(site, visitor, caplog):
+def test_it_has_visits_addresses_tasks_and_refusals_and_no_secrets(site, visitor, caplog):
     caplog.set_level(logging.INFO, logger="dynamicrafter.ui")
     client = visitor()
     assert ".npy" in call(client, body_with({"path": upload(client)}))
@@ -24,13 +24,13 @@ def test_it_has_visits_addresses_jobs_and_refusals_and_no_secrets(site, visitor,
     visit = log.pseudonym(f"visit {client.cookies[COOKIE]}")
     for line in (
         f"{visit} from 127.0.0.1: a visit begins",
-        f"{visit} from 127.0.0.1: job ",
+        f"{visit} from 127.0.0.1: task ",
         ", animate by a program",
         "refused a file (not the visit's own: '/etc/passwd\\n2026-01-01 forged')",
         "refused GET /gradio_api/proxy=http://127.0.0.1/ (404, there is nothing here)",
     ):
         assert line in told, line
-    assert f"{visit}: job " in told
+    assert f"{visit}: task " in told
     assert " done after " in told
     assert "\n2026-01-01" not in told
     assert client.cookies[COOKIE] not in told

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dynamicrafter import hub
 from dynamicrafter.errors import InputError
-from dynamicrafter.modes import INTERPOLATE, Mode
+from dynamicrafter.modes import MODES, Mode, ModeEntry
 from dynamicrafter.presets import BUNDLED, USUAL_PRESET, Preset, every_preset, get_preset
 from dynamicrafter.specs.model import ModelDescription, ModelSpec
 
@@ -122,5 +122,13 @@ class Catalogue:
 def _label(preset: Preset) -> str:
     if preset.name == BUNDLED.name:
         return f"{preset.name}: small and quick, {preset.width}×{preset.height}"
-    kind = "between pictures, loops" if INTERPOLATE in preset.modes else "from one picture"
-    return f"{preset.name}: {preset.width}×{preset.height}, {kind}"
+    kinds = dict.fromkeys(_kind(MODES[mode]) for mode in preset.modes)
+    return f"{preset.name}: {preset.width}×{preset.height}, {', '.join(kinds)}"
+
+
+def _kind(mode: ModeEntry) -> str:
+    if mode.returns:
+        return "loops"
+    if mode.ends_on_picture:
+        return "between pictures"
+    return "from one picture" if mode.pictures[0] else "from words alone"

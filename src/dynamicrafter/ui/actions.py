@@ -18,7 +18,7 @@ from dynamicrafter.faces.controls import controls, frequent_first, options_from
 from dynamicrafter.ui import log, views
 from dynamicrafter.ui.controls import look, value_of
 from dynamicrafter.ui.guard import owner_of_cookies
-from dynamicrafter.ui.layout import ClipTab, Page, upload_from
+from dynamicrafter.ui.layout import MOST_TAKES, ClipTab, Page, upload_from
 from dynamicrafter.ui.requests import ClipRequest, StoryRow, Upload, mode_of
 from dynamicrafter.ui.results import Result
 from dynamicrafter.ui.service import Service
@@ -93,27 +93,33 @@ def connect(page: Page, service: Service) -> None:
 def _making(tab: ClipTab, page: Page, service: Service) -> Callable[..., AsyncIterator[Changes]]:
     async def make(request: gr.Request, model: str, *values: Any) -> AsyncIterator[Changes]:
         owner = owner_of(request)
+        tasks: list[ClipTask] = []
         try:
             given = _given(tab, values)
-            task = await asyncio.to_thread(
-                lambda: service.submit(
-                    tab.mode,
-                    given.pictures,
-                    prompt=given.prompt,
-                    rows=given.rows,
-                    options=options_from(given.options, service.settings.most),
-                    model=model,
-                    owner=owner,
-                )
-            )
+            for sample in range(given.takes):
+                tasks.append(await asyncio.to_thread(_submit, given, tab, model, sample, owner, service))
+                log.asked(tasks[-1].id, tab.mode, owner, request.client)
         except InputError as error:
             yield {tab.status: views.problem(str(error))}
-            return
-        log.asked(task.id, tab.mode, owner, request.client)
-        async for changes in _following(task, tab, page, service):
-            yield changes
+        for task in tasks:
+            async for changes in _following(task, tab, page, service):
+                yield changes
 
     return make
+
+
+def _submit(given: _Given, tab: ClipTab, model: str, sample: int, owner: str, service: Service) -> ClipTask:
+    return service.submit(
+        tab.mode,
+        given.pictures,
+        prompt=given.prompt,
+        rows=given.rows,
+        fps=given.fps,
+        sample=sample,
+        options=options_from(given.options, service.settings.most),
+        model=model,
+        owner=owner,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +128,8 @@ class _Given:
 
     pictures: list[Upload | None]
     prompt: str
+    takes: int
+    fps: str
     rows: list[StoryRow]
     options: tuple[Any, ...]
 
@@ -132,7 +140,8 @@ def _given(tab: ClipTab, values: tuple[Any, ...]) -> _Given:
     needed, places = len(tab.text.pictures), len(tab.pictures)
     uploads = [upload_from(value) for value in values[:places]]
     pictures = uploads[:needed] + [upload for upload in uploads[needed:] if upload is not None]
-    rest, rows = values[places + 1 :], []
+    asked, takes, fps, *rest = values[places:]
+    rows = []
     for number in range(len(tab.shots)):
         image, prompt, seconds, transition = rest[4 * number : 4 * number + 4]
         upload = upload_from(image)
@@ -144,7 +153,14 @@ def _given(tab: ClipTab, values: tuple[Any, ...]) -> _Given:
         pictures += [] if upload is None else [upload]
         kind = transition if transition in TRANSITIONS else "cut"
         rows.append(StoryRow(picture=place, prompt=prompt or "", seconds=seconds or "2", transition=kind))
-    return _Given(pictures=pictures, prompt=values[places] or "", rows=rows, options=rest[4 * len(tab.shots) :])
+    return _Given(
+        pictures=pictures,
+        prompt=asked or "",
+        takes=min(max(1, int(takes)), MOST_TAKES) if isinstance(takes, int | float) else 1,
+        fps=str(fps or "").strip(),
+        rows=rows,
+        options=tuple(rest[4 * len(tab.shots) :]),
+    )
 
 
 async def _following(task: ClipTask, tab: ClipTab, page: Page, service: Service) -> AsyncIterator[Changes]:
@@ -272,6 +288,7 @@ def _filled(request: ClipRequest, files: list[Path], page: Page, service: Servic
     key = request.key if service.catalogue.get(request.key) is not None else AUTOMATIC
     preset = service.catalogue.preset_for(key, mode_of(tab.mode))
     changes: Changes = {page.tabs: gr.update(selected=tab.mode), page.model: key, tab.prompt: request.prompt}
+    changes |= {tab.takes: 1, tab.fps: "" if request.fps is None else str(request.fps)}
     for other in page.clip_tabs:
         changes |= _ranges(other, service, key)
     for component, control in zip(tab.options, controls(preset, service.settings.most), strict=True):

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, model_validator
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.catalogue import AUTOMATIC, Catalogue
 from dynamicrafter.faces.controls import FREQUENT, Control, controls, groups
+from dynamicrafter.presets import OUTPUT_FPS
 from dynamicrafter.ui.controls import build
 from dynamicrafter.ui.requests import STORY, Upload, mode_of
 from dynamicrafter.ui.story import TRANSITIONS
@@ -21,6 +22,7 @@ from dynamicrafter.ui.tabs import MOST_SHOTS, TabText, all_tabs
 from dynamicrafter.ui.uploads import NOT_YOURS
 
 HERE = Path(__file__).parent
+MOST_TAKES = 4  # at one press
 PICTURES = HERE / "pictures"
 TITLE = "DynamiCrafter"
 
@@ -107,6 +109,8 @@ class ClipTab:
     text: TabText
     pictures: list[gr.Image]
     prompt: gr.Textbox
+    takes: gr.Slider
+    fps: gr.Textbox
     shots: list[ShotFields]
     options: list[gr.components.Component]  # in the order of `controls`
     make: gr.Button
@@ -120,7 +124,8 @@ class ClipTab:
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        return [*self.pictures, self.prompt, *(part for row in self.shots for part in row.parts), *self.options]
+        rows = (part for row in self.shots for part in row.parts)
+        return [*self.pictures, self.prompt, self.takes, self.fps, *rows, *self.options]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -204,6 +209,7 @@ def _draw_tab(text: TabText, shown: list[Control]) -> ClipTab:
 
         with gr.Row(elem_classes="frequent"):
             add(FREQUENT)
+            takes, fps = _draw_output(text)
             dice = gr.Button("Another seed", size="sm", min_width=120, elem_id=f"dice-{text.name}")
         with gr.Row():
             make = gr.Button(text.button, variant="primary", scale=3, elem_id=f"make-{text.name}")
@@ -227,6 +233,8 @@ def _draw_tab(text: TabText, shown: list[Control]) -> ClipTab:
         text=text,
         pictures=pictures,
         prompt=prompt,
+        takes=takes,
+        fps=fps,
         shots=shots,
         options=[components[control.name] for control in shown],
         make=make,
@@ -234,6 +242,20 @@ def _draw_tab(text: TabText, shown: list[Control]) -> ClipTab:
         dice=dice,
         status=status,
     )
+
+
+def _draw_output(text: TabText) -> tuple[gr.Slider, gr.Textbox]:
+    """How many clips there are to be, and how fast they play; a film has shots instead."""
+    visible, name = text.name != STORY, text.name
+    takes = gr.Slider(
+        1, MOST_TAKES, 1, step=1, label="Takes", info="Clips of one seed, one after the other.",
+        min_width=230, visible=visible, elem_id=f"takes-{name}",
+    )  # fmt: skip
+    fps = gr.Textbox(
+        label="Playing speed", info="Frames per second, such as 12; how much moves is motion's.",
+        placeholder=str(OUTPUT_FPS), max_length=24, min_width=230, visible=visible, elem_id=f"fps-{name}",
+    )  # fmt: skip
+    return takes, fps
 
 
 def _draw_shot(number: int) -> ShotFields:

@@ -1,4 +1,4 @@
-"""What the server's log says of its callers: visits, addresses, logins, refusals and jobs.
+"""What the server's log says of its callers: visits, addresses, logins, refusals and tasks.
 
 It names no cookie, password, prompt or picture. A visit stands there by a digest, which opens nothing.
 """
@@ -35,9 +35,9 @@ def said(text: str) -> None:
     logger.info("%s: %s", caller.get(), text)
 
 
-def asked(job: str, what: str, owner: str, client: tuple[str, int] | None) -> None:
-    """Log that a job came; what becomes of it is logged under its number."""
-    logger.info("%s: job %s, %s", words_for(owner, client), job, what)
+def asked(task: str, what: str, owner: str, client: tuple[str, int] | None) -> None:
+    """Log that a task came; what becomes of it is logged under its number."""
+    logger.info("%s: task %s, %s", words_for(owner, client), task, what)
 
 
 def refused(what: str, reason: str) -> None:
@@ -53,7 +53,7 @@ def harmless(text: str) -> str:
 
 @contextmanager
 def shown() -> Iterator[None]:
-    """Within, the log goes to stderr, each line with the time; a job's failure with all that is known of it."""
+    """Within, the log goes to stderr, each line with the time; a task's failure with all that is known of it."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S%z"))
     before = logger.level, logger.propagate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,6 +72,7 @@ class ClipRequest:
     Attributes:
         uploads: its pictures, as the visitor knows them.
         model: the row that was chosen, its model named.
+        fps: frames per second at which it plays; None for the clip's own.
         key: by which it was chosen: "automatic" stays so when it is used again.
         work: what is to be made, once it was checked.
         notes: what its visitor should know of it, a line each.
@@ -80,6 +82,7 @@ class ClipRequest:
     uploads: tuple[Upload, ...]
     model: ModelChoice
     key: str
+    fps: Fraction | None = None
     work: CheckedClip | StoryPlan | None = None
     notes: tuple[str, ...] = ()
 
@@ -90,6 +93,11 @@ class ClipRequest:
     @property
     def prompt(self) -> str:
         return self.spec.prompts[0]
+
+    @property
+    def take(self) -> int:
+        """1 for the first of several with one seed."""
+        return self.spec.sample + 1 if isinstance(self.spec, ClipSpec) else 1
 
     @property
     def rows(self) -> tuple[StoryRow, ...]:

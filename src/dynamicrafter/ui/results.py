@@ -115,6 +115,7 @@ class ResultStore:
 
     def add(self, clip: Clip, request: ClipRequest, *, owner: str, seconds: float, notes: list[str]) -> Result:
         """Write a clip and copies of its pictures; the owner's oldest ones make room."""
+        clip = replace(clip, fps=request.fps or clip.fps)
         token = secrets.token_urlsafe(24)
         folder = self.folder / token
         folder.mkdir(parents=True)
@@ -187,7 +188,8 @@ def _copied(upload: Upload, folder: Path, place: int) -> Upload:
 def _file_name(request: ClipRequest) -> str:
     """A name that any system takes, from what was asked for."""
     words = re.findall(r"[a-z0-9]+", request.prompt.lower()) or [request.tab]
-    return f"{'-'.join(words)[:_LONGEST_NAME].strip('-')}-{request.spec.options.seed}"
+    take = f"-{request.take}" if request.take > 1 else ""
+    return f"{'-'.join(words)[:_LONGEST_NAME].strip('-')}-{request.spec.options.seed}{take}"
 
 
 def sweep_files(folder: Path, *, older_than: float, keep: set[Path], now: float | None = None) -> None:

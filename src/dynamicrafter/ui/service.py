@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.faces.catalogue import AUTOMATIC, Catalogue
+from dynamicrafter.media.notes import parse_fps
 from dynamicrafter.modes import get_mode
 from dynamicrafter.specs.clip import ClipSpec
 from dynamicrafter.specs.options import AnimateOptions
@@ -70,6 +71,8 @@ class Service:
         *,
         prompt: str = "",
         rows: Sequence[StoryRow] = (),
+        fps: str = "",
+        sample: int = 0,
         options: AnimateOptions | None = None,
         model: str = AUTOMATIC,
         owner: str,
@@ -79,21 +82,24 @@ class Service:
         Args:
             tab: a mode, or `STORY`.
             rows: of a story; `prompt` is its name then.
+            fps: frames per second at which a clip plays; empty for its own.
+            sample: 0 for the first take of it, 1 for the second, …
 
         Raises:
             InputError: it breaks a rule or a limit, or the queue is full.
         """
         uploads = tuple(picture for picture in pictures if picture is not None)
-        if not pictures or len(uploads) < len(pictures):
+        if (tab == STORY and not pictures) or len(uploads) < len(pictures):
             raise InputError(f"choose {_wanted(tab)} first.")
         paths, given = tuple(upload.path for upload in uploads), options or AnimateOptions()
         spec: ClipSpec | StorySpec
         if tab == STORY:
             spec = StorySpec(pictures=paths, prompts=(prompt,), rows=tuple(rows), options=given)
         else:
-            spec = ClipSpec(pictures=paths, prompts=(prompt,), mode=tab, options=given)
+            spec = ClipSpec(pictures=paths, prompts=(prompt,), mode=tab, options=given, sample=sample)
         chosen, described = self.catalogue.find(model, mode_of(tab)), self.catalogue.describe(model, mode_of(tab))
-        request = checked(ClipRequest(spec=spec, uploads=uploads, model=chosen, key=model), described, self.settings)
+        request = ClipRequest(spec=spec, uploads=uploads, model=chosen, key=model, fps=parse_fps(fps) if fps else None)
+        request = checked(request, described, self.settings)
         return self.queue.submit(request, owner=owner, notes=request.notes)
 
     def sweep(self) -> None:

@@ -68,7 +68,7 @@ def all_tabs() -> list[TabText]:
 
 def _tab_of(mode: ModeEntry) -> TabText:
     least, most = mode.pictures
-    places = [f"{word} picture" for word in _ORDINALS[: min(most or MOST_PICTURES, MOST_PICTURES)]]
+    places = [f"{word} picture" for word in _ORDINALS[: MOST_PICTURES if most is None else most]]
     labels = ["Picture"] if len(places) == 1 else places
     title = mode.name.replace("_", " ").capitalize()
     return TabText(

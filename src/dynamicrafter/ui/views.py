@@ -109,7 +109,8 @@ def _card(result: Result, *, newest: bool) -> str:
 def _facts(result: Result) -> str:
     options = result.metadata["options"]
     model = result.metadata["model"]["preset"]
-    return f"{result.request.tab} · {model} · {options['frames']} frames · seed {options['seed']} · " + (
+    take = f", take {result.request.take}" if result.request.take > 1 else ""
+    return f"{result.request.tab} · {model} · {options['frames']} frames · seed {options['seed']}{take} · " + (
         f"made in {time_in_words(result.seconds)}"
     )
 
