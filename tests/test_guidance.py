@@ -162,5 +162,7 @@ def test_a_plan_without_a_conditional_pass_makes_one_for_the_steps_outside_its_i
 
 @pytest.mark.parametrize("interval", [(-1, 5), (5, 1000), (6, 5)])
 def test_an_interval_that_is_none_is_refused(interval):
-    with pytest.raises(InputError, match="guidance_interval must be two timesteps from 0 to 999, the lower first, got"):
+    with pytest.raises(
+        InputError, match="guidance_interval must be two timesteps from 0 to 999, the lower first, such as 200-800, got"
+    ):
         plan_passes(7.5, interval=interval)

@@ -430,9 +430,13 @@ def preset_from_dict(fields: Mapping[str, Any] | None) -> Preset:
     try:
         given = dict(fields or {})
         between = given.pop("interpolates", False)
+        if not isinstance(between, bool):
+            raise TypeError(f"interpolates must be true or false, got {between!r}")
         usual = next((preset for preset in every_preset() if preset.name == given.get("name")), None)
         modes = usual.modes if usual else (INTERPOLATE, LOOP) if between else (ANIMATE,)
         values: dict[str, Any] = {"modes": modes, "aliases": usual.aliases if usual else (), **given}
         return Preset(**values | {"motion": MotionControl(**values["motion"])})
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the folder's preset can't be read ({error}); convert the checkpoint again.") from error
+        raise InputError(
+            f"the folder's preset can't be read ({str(error).rstrip('.')}); convert the checkpoint again."
+        ) from error

@@ -129,6 +129,8 @@ class WholeNumber(ValueKind):
             try:
                 return int(value)
             except ValueError:
+                if "e" in value.lower():  # a spreadsheet has shortened it, and its last digits are gone
+                    raise
                 value = float(value)
         if isinstance(value, float) and value.is_integer():
             return int(value)

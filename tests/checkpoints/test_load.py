@@ -10,6 +10,7 @@ from dynamicrafter.checkpoints.networks import COMPONENTS
 from dynamicrafter.checkpoints.variants import looks_like, tell_preset
 from dynamicrafter.errors import CheckpointError, InputError
 from dynamicrafter.hub import preset_from_filename
+from dynamicrafter.media.clip_pixels import clip_pixels
 from dynamicrafter.presets import every_preset
 from goldens import MODULE_TOLERANCE, load, relative_error
 from published_files import openclip, pruned, published
@@ -62,7 +63,7 @@ def test_loaded_networks_give_the_published_outputs(tmp_path, golden):
     pairs = [
         (nets["unet"](want["x"], want["t"], text, image, want["fs"]), want["out"]),
         (nets["text_encoder"](seen["tokens"].long()).last_hidden_state, seen["text_embedding"]),
-        (nets["image_encoder"](pixel_values=seen["clip_pixels"]).last_hidden_state, seen["image_tokens"]),
+        (nets["image_encoder"](pixel_values=clip_pixels(seen["image"])).last_hidden_state, seen["image_tokens"]),
         (nets["image_projector"](seen["image_tokens"]).flatten(1, 2), seen["image_context"]),
         (nets["vae"].decode(load(f"{golden}.vae")["z"]).sample, load(f"{golden}.vae")["decoded"]),
     ]

@@ -155,7 +155,7 @@ def test_a_job_that_fails_is_named_and_decides_the_exit_code(cli, listed, in_pro
         ([], "--output is missing; name a folder for the clips: -o clips"),
         (["-o", "out", "--workers", "0"], "workers must be between 1 and 100000, got 0; try 1."),
         (["-o", "out", "--batch-size", "0"], "batch-size must be between 1 and 100000, got 0; try 1."),
-        (["-o", "out", "--mode", "dance"], "mode must be one of animate, interpolate, loop, got 'dance'."),
+        (["-o", "out", "--mode", "dance"], "mode must be one of animate, interpolate, loop, text, got 'dance'."),
         (["-o", "no/out"], "output no/out can't be made: there is no folder no; create it first."),
         (["-o", "photo.png"], "output photo.png is a file, where a folder for the clips is wanted"),
         (["-o", "out", "--model", "gone.ckpt"], "model gone.ckpt is a path to nothing"),

@@ -15,6 +15,7 @@ from dynamicrafter import Animator
 from dynamicrafter.animator.clip import Clip
 from dynamicrafter.errors import OutputError
 from dynamicrafter.media.video import read_clip, read_metadata
+from dynamicrafter.presets import every_preset
 from dynamicrafter.specs.model import model_spec
 
 TINY = ("--model", "seeded:tiny", "--steps", "2", "--frames", "4")
@@ -147,7 +148,7 @@ ERRORS = {
     "folder": (["photo.png", "-o", "gone/clip.mp4"], "there is no folder "),
     "preset": (
         ["photo.png", "--preset", "2048"],
-        "preset must be one of 256, 512, 1024, 512_interp, bundled, got '2048'.",
+        f"preset must be one of {', '.join(preset.name for preset in every_preset())}, got '2048'.",
     ),
     "long prompt": (["photo.png", "word " * 500], "prompt must be at most 2000 characters, got 2500"),
 }
@@ -205,7 +206,7 @@ def test_options_are_held_against_the_bundled_preset_where_it_is_used(cli, photo
     monkeypatch.setattr("dynamicrafter.cli.make.load_animator", raising(OutputError("as far as this.")))
     between = cli("interpolate", photo, other_photo, *name, "--motion", "24")
     assert between.err.splitlines()[-1] == "error: as far as this."
-    assert "warning" not in between.err
+    assert "was tuned for" not in between.err
     assert "motion 30 is outside the range that preset bundled was tuned for, 8 to 24" in cli(
         "animate", photo, *name, "--motion", "30"
     ).err  # fmt: skip

@@ -13,6 +13,7 @@ from dynamicrafter.specs.options import AnimateOptions
 
 FLAGS = {  # another value than the default for every option of a clip, as typed
     "steps": ("7", 7),
+    "start_step": ("940", 940),
     "seed": ("9", 9),
     "guidance": ("3", 3.0),
     "image_guidance": ("2.5", 2.5),

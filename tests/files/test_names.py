@@ -22,7 +22,7 @@ def test_a_folder_s_pictures_find_their_prompts(tmp_path, picture, text):
     Image.new("RGB", (8, 8)).save(tmp_path / f"{picture}.png")
     (tmp_path / f"{text}.txt").write_text("a café")
     [job] = jobs_in_folder(tmp_path, Defaults())
-    assert (job.prompt, job.key) == ("a café", NFC)
+    assert (job.clip.prompts[0], job.key) == ("a café", NFC)
 
 
 @pytest.mark.parametrize(("clip", "text"), [(NFD, NFC), (NFC, NFD)])

@@ -30,7 +30,7 @@ def cells(path):
 
 def as_job(path):
     [job] = read_jobs(path, Defaults())
-    return job.pictures[0].relative_to(path.parent), job.prompt
+    return job.pictures[0].relative_to(path.parent), job.clip.prompts[0]
 
 
 def as_clip(path):
@@ -135,16 +135,16 @@ def test_blank_cells_of_any_program_are_no_cells(write, blank):
 
 def test_whole_numbers_may_have_a_point_and_a_zero_and_shortened_ones_are_refused(write):
     [job] = read_jobs(write("image,seed,frames,steps\na.png,7.0,4.0,2.00\n"), Defaults())
-    assert (job.options.seed, job.options.frames, job.options.steps) == (7, 4, 2)
+    assert (job.clip.options.seed, job.clip.options.frames, job.clip.options.steps) == (7, 4, 2)
     [job] = read_jobs(write('{"image": "a.png", "seed": 7.0, "samples": 2.0}', "l.jsonl"), Defaults())
-    assert (job.options.seed, job.samples) == (7, 2)
+    assert (job.clip.options.seed, job.output.samples) == (7, 2)
     with pytest.raises(InputError, match=r"seed must be a whole number, got '1\.23457E\+12'"):
         read_jobs(write("image,seed\na.png,1.23457E+12\n"), Defaults())
 
 
 def test_where_a_semicolon_separates_numbers_have_a_comma(write):
     [job] = read_jobs(write("image;guidance;prompt\na.png;7,5;hello, world\n"), Defaults())
-    assert (job.options.guidance, job.prompt) == (7.5, "hello, world")
+    assert (job.clip.options.guidance, job.clip.prompts[0]) == (7.5, "hello, world")
 
 
 def test_captions_may_be_lists(write):

@@ -115,7 +115,7 @@ def test_all_that_is_wrong_in_a_csv_is_said_with_its_line(write):
         "…/jobs.csv, line 4: deterministic must be true or false, got 'maybe'.",
         "…/jobs.csv, line 5 has 8 cells where the header names 7; put text with ',' into double quotes.",
         "…/jobs.csv, line 6: name must not hold / or \\ or control characters, got '../e'; it names files.",
-        "…/jobs.csv, line 7: mode must be one of animate, interpolate, loop, got 'dance'.",
+        "…/jobs.csv, line 7: mode must be one of animate, interpolate, loop, text, got 'dance'.",
         "…/jobs.csv, line 8: last is missing; mode interpolate needs the picture to end on.",
         "…/jobs.csv, line 9: last must be left out with mode loop, which takes one picture.",
         "…/jobs.csv, line 10: size must be width x height in pixels, such as 1024x576, or auto, got '64'.",

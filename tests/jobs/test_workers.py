@@ -138,7 +138,7 @@ def test_a_cluster_that_is_not_there_is_said_in_one_line():
 
 
 def test_a_model_that_cannot_be_loaded_is_refused_by_its_worker(tmp_path):
-    pool = LocalPool(replace(SETUP, model="seeded:huge"), ["cpu"], aside=tmp_path)
+    pool = LocalPool(replace(SETUP, model=ModelSpec(name="seeded:huge", device="cpu")), ["cpu"], aside=tmp_path)
     try:
         [event] = pool.wait(PATIENCE)
         assert event.what.by_rule

@@ -173,12 +173,20 @@ def test_an_unreadable_preset_is_one_line(folder, preset):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("steps", "many"), ("height", 3.5), ("prediction", "x"), ("eta", None), ("interpolates", 1)]
+    ("field", "value", "rule"),
+    [
+        ("steps", "many", "a whole number"),
+        ("height", 3.5, "a whole number"),
+        ("prediction", "x", "one of epsilon, v_prediction, sample"),
+        ("eta", None, "a number"),
+        ("interpolates", 1, "true or false"),
+    ],
 )
-def test_a_preset_of_wrong_types_is_one_line(folder, field, value):
+def test_a_preset_of_wrong_types_is_one_line(folder, field, value, rule):
     preset = json.loads((folder / "model_index.json").read_text())["preset"]
     change(folder / "model_index.json", preset=preset | {field: value})
-    assert f"the folder's preset can't be read ({field} is {value!r})" in refusal(folder, InputError)
+    wanted = f"the folder's preset can't be read ({field} must be {rule}, got {value!r}); convert"
+    assert wanted in refusal(folder, InputError)
 
 
 def test_a_component_that_the_caller_brings_is_not_looked_for(folder):

@@ -147,6 +147,13 @@ def test_a_component_is_left_out_of_a_folder_only():
         DynamiCrafterPipeline.from_pretrained("seeded:tiny", text_encoder=None)
 
 
+def test_variants_and_shards_are_written_and_read(pipe, picture, want, tmp_path):
+    pipe.save_pretrained(tmp_path / "model", variant="fp16", max_shard_size="300KB")
+    assert len(list((tmp_path / "model" / "unet").glob("*.fp16-*.safetensors"))) > 1
+    again = DynamiCrafterPipeline.from_pretrained(tmp_path / "model", variant="fp16")
+    assert torch.equal(run(again, picture, "waves"), want)
+
+
 # Copies
 
 

@@ -243,9 +243,9 @@ def test_a_timestep_that_is_not_of_the_run_is_refused(timestep):
         scheduler.step(normal(1), timestep, normal(0))
 
 
-@pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan")])
-def test_an_eta_outside_its_range_is_refused(eta):
-    with pytest.raises(InputError, match=r"eta must be between 0 and 1, got .*; try 1"):
+@pytest.mark.parametrize(("eta", "nearest"), [(-0.1, 0), (1.1, 1), (float("nan"), 0)])
+def test_an_eta_outside_its_range_is_refused(eta, nearest):
+    with pytest.raises(InputError, match=rf"eta must be between 0 and 1, got .*; try {nearest}"):
         scheduler_of(PRESETS["512"], 5).step(normal(1), 799, normal(0), eta=eta)
 
 

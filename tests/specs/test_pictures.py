@@ -12,6 +12,12 @@ from dynamicrafter.specs import pictures as module
 from dynamicrafter.specs.pictures import load_picture
 
 
+@pytest.fixture(autouse=True)
+def _none_held(monkeypatch):
+    """Pictures of other tests, which may go at any moment, are not counted here."""
+    monkeypatch.setattr(module, "_held", module._HeldPictures())
+
+
 @pytest.fixture
 def decoded(monkeypatch):
     """What is read, in order."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import wraps
 from typing import Any
 
 from accelerate import init_empty_weights
 from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from dynamicrafter.errors import InputError
@@ -15,6 +17,7 @@ from dynamicrafter.errors import InputError
 class Adaptable(PeftAdapterMixin):
     """Comes before diffusers' `ModelMixin` among a network's bases."""
 
+    @wraps(ModelMixin.save_pretrained)  # whose arguments diffusers' pipelines look up before they pass them on
     def save_pretrained(self, save_directory: Any, *args: Any, **options: Any) -> None:
         """Write settings and weights as diffusers does; adapters that were fused are in the weights.
 

@@ -198,7 +198,7 @@ class _Run:
         for micro in range(config.accumulation):
             clips = next(batches)
             keys += [clip.key for clip in clips]
-            self.motions.update(round(clip.motion) for clip in clips)
+            self.motions.update(round(clip.motion) for clip in clips if math.isfinite(clip.motion))
             positions = self.share.positions(self.step, micro)
             draws = [draw_sample(config, position) for position in positions]
             batch = assemble(self.pipeline, clips, draws, self.source.nothing, device=accelerator.device)
