@@ -10,6 +10,7 @@ from dynamicrafter.animator.options import AnimateOptions
 from dynamicrafter.errors import InputError
 from dynamicrafter.presets import get_preset
 from dynamicrafter.story.format import PictureShot, TitleCard, read_story
+from dynamicrafter.story.located import read_located
 from stories import write_story, write_tone
 
 SHOT = "shots:\n  - picture: red.png\n"
@@ -196,3 +197,23 @@ def test_reading_warns_of_nothing_and_resolving_warns_with_the_models_preset(tmp
     assert not caplog.records
     story.shots[0].clip.resolved(get_preset("512"))
     assert "motion 3 is outside the range that preset 512 was tuned for" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaults: {seed: 0123}", "line 1: YAML reads 0123 as 83; write the number plainly"),
+        ("shots:\n  - seconds: 1:30", "line 2: YAML reads 1:30 as 90"),
+        ("shots:\n  - prompt: wave #2 rolls in", "line 2: '#2 rolls in' behind a text is a comment to YAML; put"),
+    ],
+)
+def test_values_that_yaml_reads_otherwise_than_they_are_written_are_refused(tmp_path, text, said):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_located(tmp_path / "a.yaml")
+
+
+def test_comments_and_quoted_values_are_left_alone(tmp_path):
+    (tmp_path / "a.yaml").write_text('a: wave  # the second\nb: "wave #2"\nc: 0\nd: "0123"\ne: wave#2\n')
+    values = {"a": "wave", "b": "wave #2", "c": 0, "d": "0123", "e": "wave#2"}
+    assert read_located(tmp_path / "a.yaml").plain() == values
