@@ -202,7 +202,7 @@ def test_reading_warns_of_nothing_and_resolving_warns_with_the_models_preset(tmp
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("defaults: {seed: 0123}", "line 1: YAML reads 0123 as 83; write the number plainly"),
+        ("defaults: {seed: 0123}", "line 1: YAML reads 0123 as 83; write it plainly"),
         ("shots:\n  - seconds: 1:30", "line 2: YAML reads 1:30 as 90"),
         ("shots:\n  - prompt: wave #2 rolls in", "line 2: '#2 rolls in' behind a text is a comment to YAML; put"),
     ],

@@ -5,8 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dynamicrafter.data.config import DataConfig
+from dynamicrafter.data.dataset import open_dataset
 from dynamicrafter.errors import InputError
 from dynamicrafter.training.config import LoraConfig
+from dynamicrafter.training.loop import check_same
 from dynamicrafter.training.parallel import build_accelerator, forget_processes
 from dynamicrafter.training.trainee import add_lora
 from tiny import network
@@ -51,3 +54,32 @@ def test_a_launcher_s_other_way_to_train_is_refused(monkeypatch, name):
     monkeypatch.setenv(name, "true")
     with pytest.raises(InputError, match=f"{name} must not be set, got 'true': a run trains as its own settings say"):
         build_accelerator(config())
+
+
+def test_a_run_goes_on_by_any_spelling_of_its_paths(tmp_path, monkeypatch):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "clips")
+    monkeypatch.chdir(tmp_path)
+    before = {"data.path": "clips", "seed": 1}
+    for spelling in ("clips", "./clips", "clips/", str(tmp_path / "clips"), "link"):
+        check_same(before, {"data.path": spelling, "seed": 1}, folder=tmp_path)
+    (tmp_path / "others").mkdir()
+    with pytest.raises(InputError, match=r"holds a run with data\.path 'clips', not 'others'"):
+        check_same(before, {"data.path": "others", "seed": 1}, folder=tmp_path)
+
+
+def test_the_clips_of_a_source_are_told_by_what_they_are_and_not_by_where(tmp_path):
+    def fingerprint(folder):
+        return open_dataset(DataConfig(path=folder), motion_unit="frame stride").fingerprint
+
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").write_bytes(b"clip")
+        (tmp_path / name / "a.txt").write_text("a boat")
+    assert fingerprint(tmp_path / "here") == fingerprint(tmp_path / "there")
+    found = {fingerprint(tmp_path / "here")}
+    for name, content in (("a.txt", b"a ship"), ("a.mp4", b"another"), ("b.mp4", b"clip")):
+        (tmp_path / "here" / "b.txt").write_text("b")
+        (tmp_path / "here" / name).write_bytes(content)
+        found.add(fingerprint(tmp_path / "here"))
+    assert len(found) == 4

@@ -144,7 +144,7 @@ def _scalar(node: yaml.Node, loader: yaml.SafeLoader, path: Path, text: str) -> 
     value = loader.construct_object(node, deep=True)
     written, line = str(node.value), node.start_mark.line + 1
     if type(value) in (int, float) and _OTHER_NUMBER.fullmatch(written):
-        raise InputError(f"{path}, line {line}: YAML reads {written} as {value}; write the number plainly, or in quotes.")
+        raise InputError(f"{path}, line {line}: YAML reads {written} as {value}; write it plainly, or in quotes.")
     if isinstance(value, str) and getattr(node, "style", None) is None:
         rest = text[node.end_mark.index :].split("\n", 1)[0]
         if re.match(r"\s+#[^\s#]", rest):
