@@ -23,11 +23,13 @@ def test_streams_differ_in_every_name():
 
 def test_the_first_sample_of_no_item_is_the_plain_seed():
     assert stream_seed(42) == 42
+    assert stream_seed(MAX_SEED) == MAX_SEED == 2**64 - 1
+    assert generator_for(MAX_SEED).initial_seed() % 2**64 == MAX_SEED
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"seed": -1}, "seed must be between 0 and"),
-    ({"seed": 2**63}, "seed must be between 0 and"),
+    ({"seed": 2**64}, "seed must be between 0 and"),
     ({"seed": 1, "sample": -1}, "sample must not be negative"),
 ])  # fmt: skip
 def test_numbers_out_of_range_are_refused(arguments, message):

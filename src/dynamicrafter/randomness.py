@@ -15,14 +15,14 @@ from dynamicrafter.errors import InputError
 if TYPE_CHECKING:
     import torch
 
-MAX_SEED = 2**63 - 1
+MAX_SEED = 2**64 - 1  # as ComfyUI's, and all that a generator takes
 
 
 def stream_seed(seed: int, *, item: str = "", sample: int = 0) -> int:
-    """Fold (seed, item, sample) into one 63-bit seed; the plain seed itself for the first sample of no named item.
+    """Fold (seed, item, sample) into one seed of 63 bits; the plain seed itself for the first sample of no named item.
 
     Args:
-        seed: 0 … 2⁶³ − 1, the user's.
+        seed: 0 … 2⁶⁴ − 1, the user's.
         item: a name for the job, such as its key in a list of jobs; empty for a job on its own.
         sample: 0 for the first video of that job, 1 for the second, …
 

@@ -221,7 +221,7 @@ def test_a_file_that_is_no_encoders_is_refused_as_such(tmp_path):
     path = write_safetensors(tmp_path / "pruned.safetensors", pruned("tiny1024"))
     towers = write_flat(tmp_path / "towers.bin", {"text_model.encoder.layers.0.fc.weight": torch.ones(2)})
     message = refusal(path, encoders=towers)
-    assert message.startswith("the encoders' file has no text_encoder and no image_encoder under OpenCLIP's names;")
+    assert message.startswith("the encoders have no text_encoder and no image_encoder; they look like ")
     assert "a CLIP model" in message
 
 

@@ -183,10 +183,11 @@ class TestNoCheckpoint:
             ({}, "it holds no tensor but nothing"),
             ({"state_dict": {}}, "its state_dict holds no tensor but nothing"),
             ({"module": {"_forward_module.step": 3}}, "its module holds no tensor but _forward_module.step"),
-            ({"model": {"w": torch.ones(2)}}, "it holds no tensor but model"),
+            ({"payload": {"w": torch.ones(2)}}, "it holds no tensor but payload"),
             ({3: torch.ones(2)}, "has a key that is no text, 3"),
             ({"state_dict": {("a", 1): torch.ones(2)}}, "has a key that is no text, ('a', 1)"),
-            ({"w": torch.ones(2), "ema": {"deep": [torch.ones(2)]}}, "deeper, under 'ema'"),
+            ({"w": torch.ones(2), "extra": {"deep": [torch.ones(2)]}}, "deeper, under 'extra'"),
+            ({"w": torch.ones(2), "ema": {"deep": [torch.ones(2)]}}, "its ema holds no tensor but deep"),
             ({"module": {"_forward_module.w": torch.ones(2), "w": torch.ones(2)}}, "mixes keys with and without"),
         ],
     )

@@ -254,3 +254,15 @@ def test_an_output_folder_that_cannot_be_made_is_said(check, tmp_path):
         run_list(Path("list"), check(a={}), tmp_path / "out", batch_size=1, open_pool=None, watcher=Heard())
     with pytest.raises(OutputError, match=r"there is no folder .*; create it first"):
         run_list(Path("list"), check(a={}), tmp_path / "no" / "out", batch_size=1, open_pool=None, watcher=Heard())
+
+
+def test_a_full_disk_ends_a_run_at_once_and_keeps_what_is_done(check, run, tmp_path):
+    def reply(name, orders):
+        full = "out/b.npy could not be written: the disk is full; free some space or choose another folder."
+        return TasksFailed(full, by_rule=True) if orders[0].name == "b.npy" else make(name, orders)
+
+    asked = []
+    with pytest.raises(MachineError, match="the disk is full"):
+        run(check(a={}, b={}, c={}), lambda name, orders: asked.append(orders[0].name) or reply(name, orders))
+    assert asked == ["a.npy", "b.npy"]
+    assert list(read_entries(tmp_path / "out")) == ["a"], "so that the same command makes the others"

@@ -75,7 +75,7 @@ def parameters_that_move(monkeypatch):
             torch.utils.swap_tensors(tensor, wrapped)
 
     monkeypatch.setattr(torch.Tensor, "data", property(data.__get__, move), raising=False)
-    monkeypatch.setattr(host_copies, "Snapshot", Unchanged)
+    monkeypatch.setattr(host_copies, "TensorSnapshot", Unchanged)
 
 
 @pytest.fixture

@@ -215,7 +215,7 @@ class ByValue:
 
 
 def test_only_what_was_changed_on_a_card_is_copied_back(monkeypatch):
-    monkeypatch.setattr(host_copies, "Snapshot", ByValue)
+    monkeypatch.setattr(host_copies, "TensorSnapshot", ByValue)
     monkeypatch.setattr(host_copies, "is_plain", lambda tensor: True)
     tensors = {"same": OnCard([1, 2]), "other": OnCard([3, 4])}
     waiting = {name: tensor.values for name, tensor in tensors.items()}

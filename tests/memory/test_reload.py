@@ -12,7 +12,7 @@ from PIL import Image
 from dynamicrafter import DynamiCrafterPipeline, generator_for
 from dynamicrafter.errors import InputError
 from dynamicrafter.memory import offload
-from dynamicrafter.memory.changes import Snapshot
+from dynamicrafter.memory.changes import TensorSnapshot
 from dynamicrafter.memory.int8 import is_quantized
 from dynamicrafter.memory.reload import is_unloaded, source_of
 from tiny import network
@@ -262,7 +262,7 @@ def test_networks_without_weights_say_so():
 
 def test_a_snapshot_sees_rows_that_change_places():
     weight = torch.arange(12.0).view(4, 3).clone()
-    taken = Snapshot({"weight": weight})
+    taken = TensorSnapshot({"weight": weight})
     assert taken.still_holds({"weight": weight})
     weight[[0, 1]] = weight[[1, 0]]
     assert not taken.looks_like({"weight": weight})
@@ -275,7 +275,7 @@ def test_a_snapshot_sees_any_byte_that_changes(shape, dtype):
     base = torch.zeros(67, dtype=dtype)[1:]  # beginning between two words
     tensor = base[: max(1, torch.Size(shape).numel())].view(shape)
     both = {"a": tensor, "b": torch.ones(3)}
-    taken = Snapshot(both)
+    taken = TensorSnapshot(both)
     before = tensor._version
     tensor.data.view(-1)[-1:] += 1
     assert tensor._version == before

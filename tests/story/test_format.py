@@ -11,7 +11,7 @@ from dynamicrafter.specs import pictures
 from dynamicrafter.specs.options import AnimateOptions
 from dynamicrafter.specs.pictures import load_picture
 from dynamicrafter.story.format import PictureShot, TitleCard, read_story, story_of
-from dynamicrafter.story.located import locate
+from dynamicrafter.story.located import locate, read_located
 from stories import write_story, write_tone
 
 SHOT = "shots:\n  - picture: red.png\n"
@@ -217,3 +217,23 @@ def test_a_story_that_stands_in_no_file_is_held_to_the_same_rules(tmp_path):
     assert story.source == {"shots": [{"picture": "a.png", "steps": 3}]}
     with pytest.raises(InputError, match=r"^shot 1: steps must be between 1 and 1000, got 0; try 1\.$"):
         story_of(locate({"shots": [locate({"picture": picture, "steps": 0}, "shot 1")]}, "the story"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaults: {seed: 0123}", "line 1: YAML reads 0123 as 83; write it plainly"),
+        ("shots:\n  - seconds: 1:30", "line 2: YAML reads 1:30 as 90"),
+        ("shots:\n  - prompt: wave #2 rolls in", "line 2: '#2 rolls in' behind a text is a comment to YAML; put"),
+    ],
+)
+def test_values_that_yaml_reads_otherwise_than_they_are_written_are_refused(tmp_path, text, said):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_located(tmp_path / "a.yaml")
+
+
+def test_comments_and_quoted_values_are_left_alone(tmp_path):
+    (tmp_path / "a.yaml").write_text('a: wave  # the second\nb: "wave #2"\nc: 0\nd: "0123"\ne: wave#2\n')
+    values = {"a": "wave", "b": "wave #2", "c": 0, "d": "0123", "e": "wave#2"}
+    assert read_located(tmp_path / "a.yaml").plain() == values

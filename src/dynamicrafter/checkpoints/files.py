@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dynamicrafter.checkpoints.pickles import read_legacy, read_zip, refuse_plain_pickle
 from dynamicrafter.checkpoints.sniff import printable, refuse_stranger, sniff
+from dynamicrafter.checkpoints.spellings import Weights, is_of_scaling, published_names, scaled, scales_of, shards_of
 from dynamicrafter.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ class TensorFile(Mapping[str, "Tensor"]):
         *,
         infos: dict[str, TensorInfo],
         read: Callable[[str], Tensor],
+        is_average: bool = False,
     ) -> None:
         self.path = path
+        self.is_average = is_average  # of the weights of a run, and not they themselves
         self.layout: Layout = layout
         self._infos = infos
         self._read: Callable[[str], Tensor] | None = read  # the only thing that holds the file; None once closed
@@ -88,6 +91,20 @@ class TensorFile(Mapping[str, "Tensor"]):
             KeyError: no such name.
         """
         return self._infos[key]
+
+    def renamed(self, stored: Mapping[str, str]) -> TensorFile:
+        """The same file with other names, each with the name that it has now; scaled tensors times their scales."""
+        read = self._read
+        assert read is not None
+        scales = scales_of({name: self._infos[key] for name, key in stored.items()})
+        idle = set(scales.values())
+        infos = {
+            name: TensorInfo(self._infos[key].shape, "float32") if name in scales else self._infos[key]
+            for name, key in stored.items()
+            if name not in idle and not is_of_scaling(name)
+        }
+        by_name = scaled(lambda name: read(stored[name]), scales)
+        return TensorFile(self.path, self.layout, infos=infos, read=by_name, is_average=self.is_average)
 
     def __getitem__(self, key: str) -> Tensor:
         if self._read is None:
@@ -122,23 +139,65 @@ class TensorFile(Mapping[str, "Tensor"]):
         self.close()
 
 
-def open_tensors(path: str | Path) -> TensorFile:
+def open_tensors(path: str | Path, *, weights: Weights = "trained") -> TensorFile:
     """Open a checkpoint: `.safetensors`, or a `torch.save` file that is Lightning's, DeepSpeed's or a flat state dict.
 
-    What the file is shows in its first bytes; its name does not matter. DeepSpeed's key prefix is taken off. Entries
-    that hold no tensor (epoch, versions, …) are left out. Only files of torch before 1.6 are read into memory whole.
+    What the file is shows in its first bytes; its name does not matter, but that of one of several shards stands for
+    all of them. What trainers put before and into names is taken off, and scaled float8 tensors come times their
+    scales. Entries that hold no tensor (epoch, versions, …) are left out. Only files of torch before 1.6 are read into
+    memory whole.
+
+    Args:
+        weights: the trained ones, or their running average where the file has one beside them.
 
     Raises:
         CheckpointError: missing, cut short, unsafe, or no checkpoint; one line that says what it seems to be.
     """
     path = Path(path).expanduser()
+    shards = indexed_shards(path) or shards_of(path)
+    file = _merged(path, [_open_file(shard, weights) for shard in shards]) if shards else _open_file(path, weights)
+    return file.renamed(published_names(file, path, weights=weights if not file.is_average else "trained"))
+
+
+def indexed_shards(path: Path) -> list[Path]:
+    """The files that an index of a model in several files names, which all lie beside it; none of another file.
+
+    Raises:
+        CheckpointError: it names files elsewhere.
+    """
+    if not path.name.endswith(".index.json") or not path.is_file():
+        return []
+    try:
+        names = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError("it must name files beside it")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no index of weights ({printable(str(error))}); name another file.") from None
+    return [path.with_name(name) for name in names]
+
+
+def _merged(path: Path, files: list[TensorFile]) -> TensorFile:
+    owners: dict[str, TensorFile] = {}
+    for file in files:
+        repeated = next((key for key in file if key in owners), None)
+        if repeated is not None:
+            raise CheckpointError(
+                f"{path}: {file.path.name} and another of its files both hold {repeated}; get them anew."
+            )
+        owners |= dict.fromkeys(file, file)
+    infos = {key: file.info(key) for key, file in owners.items()}
+    return TensorFile(path, files[0].layout, infos=infos, read=lambda key: owners[key][key])
+
+
+def _open_file(path: Path, weights: Weights) -> TensorFile:
+    average = False
     match sniff(path):
         case "safetensors":
             return _open_safetensors(path)
         case "zip":
-            layout, tensors = read_zip(path)
+            layout, tensors, average = read_zip(path, average=weights == "ema")
         case "legacy":
-            layout, tensors = read_legacy(path)
+            layout, tensors, average = read_legacy(path, average=weights == "ema")
         case _:
             refuse_plain_pickle(path)
             refuse_stranger(path)
@@ -152,7 +211,7 @@ def open_tensors(path: str | Path) -> TensorFile:
         tensor = tensors[key]
         return tensor.clone().contiguous() if key in shared or not tensor.is_contiguous() else tensor
 
-    return TensorFile(path, layout, infos=infos, read=read)
+    return TensorFile(path, layout, infos=infos, read=read, is_average=average)
 
 
 def file_hash(path: str | Path) -> str:

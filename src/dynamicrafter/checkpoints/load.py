@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,12 +25,14 @@ from dynamicrafter.checkpoints.networks import (
     key_table,
     shapes,
 )
+from dynamicrafter.checkpoints.spellings import TransformersTowers, Weights, has_transformers_names
 from dynamicrafter.checkpoints.variants import looks_like, tell_architecture, tell_network, tell_preset
 from dynamicrafter.errors import CheckpointError
 from dynamicrafter.hub import preset_from_filename
 from dynamicrafter.presets import ENCODER_REPO, Preset
 
 ENCODERS: tuple[Component, ...] = ("text_encoder", "image_encoder")
+Encoders = str | Path | Sequence[str | Path] | None
 _LISTED = 12  # keys named in a message before it counts the rest
 
 
@@ -46,18 +48,25 @@ class LoadedNetworks:
 class WithEncoders:
     """A checkpoint without text and image encoder, completed by a file that has them."""
 
-    def __init__(self, checkpoint: TensorSource, encoders: TensorSource) -> None:
+    def __init__(self, checkpoint: TensorSource, *encoders: TensorSource) -> None:
         self._checkpoint = checkpoint
-        self._encoders = encoders
         network = tell_network(checkpoint)
         unread = PREFIXES["image_encoder"] if network and not NETWORKS[network].reads_image else "\0"
-        places = {name: key for key in encoders.keys() for name in _encoder_names(key)}
-        self._places = {name: key for name, key in places.items() if not name.startswith(unread)}
+        self._places: dict[str, tuple[TensorSource, str]] = {}
+        for source in encoders:
+            tower = TransformersTowers(source) if has_transformers_names(source) else source
+            self._places |= {
+                name: (tower, key)
+                for key in tower.keys()
+                for name in _encoder_names(key)
+                if not name.startswith(unread)
+            }
         lacking = missing_encoders(self)
         if lacking:
             raise CheckpointError(
-                f"the encoders' file has no {' and no '.join(lacking)} under OpenCLIP's names; it looks like "
-                f"{looks_like(encoders.keys())}. Pass open_clip_model.safetensors of {ENCODER_REPO}."
+                f"the encoders have no {' and no '.join(lacking)}; they look like "
+                f"{looks_like(key for source in encoders for key in source.keys())}. Pass open_clip_model.safetensors "
+                f"of {ENCODER_REPO}, or the files of both towers."
             )
 
     def keys(self) -> list[str]:
@@ -67,10 +76,16 @@ class WithEncoders:
         return key in self._checkpoint or key in self._places
 
     def info(self, key: str) -> TensorLike:
-        return self._checkpoint.info(key) if key in self._checkpoint else self._encoders.info(self._places[key])
+        if key in self._checkpoint:
+            return self._checkpoint.info(key)
+        source, place = self._places[key]
+        return source.info(place)
 
     def __getitem__(self, key: str) -> Tensor:
-        return self._checkpoint[key] if key in self._checkpoint else self._encoders[self._places[key]]
+        if key in self._checkpoint:
+            return self._checkpoint[key]
+        source, place = self._places[key]
+        return source[place]
 
 
 def load_file(
@@ -78,8 +93,9 @@ def load_file(
     *,
     preset: str | None = None,
     dtype: Dtypes = None,
-    encoders: str | Path | None = None,
+    encoders: Encoders = None,
     lazy: bool = False,
+    weights: Weights = "trained",
 ) -> LoadedNetworks:
     """Load a published, pruned or fine-tuned checkpoint.
 
@@ -87,28 +103,31 @@ def load_file(
         path: `.ckpt` or `.safetensors` in any of the layouts that `open_tensors` reads.
         preset: which released checkpoint it descends from, where the file alone can't tell.
         dtype: of the parameters; one, or by component with an optional "default"; None keeps the file's.
-        encoders: a file with OpenCLIP's ViT-H/14 (or another checkpoint that has its towers), for a file without.
+        encoders: a file with OpenCLIP's ViT-H/14 (or another checkpoint that has its towers), for a file without; or
+            one for each tower, which may have transformers' names.
         lazy: leave the networks empty, for `load_network` to fill when they are needed.
+        weights: the trained ones, or "ema" for their running average where the file keeps one.
 
     Raises:
         CheckpointError: unreadable, not DynamiCrafter, of unclear preset, or a misfit.
     """
     path = Path(path)
-    with open_checkpoint(path, encoders=encoders) as source:
+    with open_checkpoint(path, encoders=encoders, weights=weights) as source:
         architecture = tell_architecture(source, name=path.name)
         found = tell_preset(source, name=path.name, asked=preset, hint=preset_from_filename(path))
         return load_networks(source, architecture, found, dtype=dtype, name=path.name, lazy=lazy)
 
 
 @contextmanager
-def open_checkpoint(path: Path, *, encoders: str | Path | None = None) -> Iterator[TensorSource]:
+def open_checkpoint(path: Path, *, encoders: Encoders = None, weights: Weights = "trained") -> Iterator[TensorSource]:
     """Open a checkpoint file, completed by a file of encoders where it lacks some.
 
     Raises:
         CheckpointError: unreadable, not DynamiCrafter, or encoders are lacking.
     """
-    with open_tensors(path) as source:
+    with open_tensors(path, weights=weights) as source:
         tell_architecture(source, name=path.name)  # a stranger is told that it is one before what it lacks
+        _refuse_unet_alone(source, path.name)
         lacking = missing_encoders(source)
         if not lacking:
             yield source
@@ -118,8 +137,19 @@ def open_checkpoint(path: Path, *, encoders: str | Path | None = None) -> Iterat
                 f"{path.name} is a pruned file without {' and '.join(lacking)}; pass --encoders FILE "
                 f"with the weights of {ENCODER_REPO}, or --download to fetch them."
             )
-        with open_tensors(encoders) as towers:
-            yield WithEncoders(source, towers)
+        files = [encoders] if isinstance(encoders, str | Path) else encoders
+        with ExitStack() as stack:
+            yield WithEncoders(source, *(stack.enter_context(open_tensors(file)) for file in files))
+
+
+def _refuse_unet_alone(source: TensorSource, name: str) -> None:
+    """Raises CheckpointError for a UNet without the networks that it was trained with, which no other file has."""
+    needed = (PREFIXES["image_projector"], PREFIXES["vae"])
+    if not any(key.startswith(needed) for key in source.keys()):
+        raise CheckpointError(
+            f"{name} holds the UNet alone, without the image projector and the autoencoder that belong to it; name the "
+            f"complete checkpoint it was taken from, or write its tensors over those of that one and name the result."
+        )
 
 
 def load_networks(

@@ -31,13 +31,21 @@ _HARMLESS = re.compile(
     r"|torch\.storage\.(?:Untyped|Typed)Storage|torch\.nn\.parameter\.Parameter"
     r"|torch\._utils\._rebuild_(?:tensor|tensor_v2|tensor_v3|parameter)"
 )
+_TRAINED = ("model_state_dict", "model")  # where trainers of one's own keep the weights
+_AVERAGES = ("ema_state_dict", "model_ema", "ema_model", "ema")
 _PROTOCOL = 2  # what torch.save writes unless told otherwise, and all that the weights_only reader knows
 _NUM_LEGACY_PICKLES = 5  # magic number, version, machine, the object, names of the storages
 _NAMED = 3  # refused names in a message before it counts the rest
 
 
-def read_zip(path: Path) -> tuple[PickleLayout, dict[str, Tensor]]:
+def read_zip(path: Path, *, average: bool = False) -> tuple[PickleLayout, dict[str, Tensor], bool]:
     """Map the tensors of a `torch.save` file; no data is read before a tensor is used.
+
+    Args:
+        average: take the running average where the file keeps one in a dictionary of its own.
+
+    Returns:
+        The layout, the tensors by name, and whether they are such an average.
 
     Raises:
         CheckpointError: unsafe, damaged, re-packed, no checkpoint, or without tensors.
@@ -53,20 +61,20 @@ def read_zip(path: Path) -> tuple[PickleLayout, dict[str, Tensor]]:
         raise
     except Exception as error:  # a damaged archive fails in zipfile with a dozen classes
         raise _damaged(path, error) from error
-    layout, tensors = _choose(path, _load(path, mmap=True))
+    layout, tensors, is_average = _choose(path, _load(path, mmap=True), average=average)
     _check_sizes(path, tensors.values(), sizes=[entry.file_size for entry in entries])
-    return layout, tensors
+    return layout, tensors, is_average
 
 
-def read_legacy(path: Path) -> tuple[PickleLayout, dict[str, Tensor]]:
-    """Read a file of torch before 1.6 into memory; its layout can't be mapped.
+def read_legacy(path: Path, *, average: bool = False) -> tuple[PickleLayout, dict[str, Tensor], bool]:
+    """Read a file of torch before 1.6 into memory, as `read_zip`; its layout can't be mapped.
 
     Raises:
         CheckpointError: unsafe, damaged, or without tensors.
     """
     with path.open("rb") as file:
         _refuse_unsafe(path, file, num_pickles=_NUM_LEGACY_PICKLES)
-    return _choose(path, _load(path, mmap=False))
+    return _choose(path, _load(path, mmap=False), average=average)
 
 
 def refuse_plain_pickle(path: Path) -> None:
@@ -189,18 +197,35 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or cut short ({printable(lines[0], limit=120)}); download it again.")
 
 
-def _choose(path: Path, content: Any) -> tuple[PickleLayout, dict[str, Tensor]]:
+def _choose(path: Path, content: Any, *, average: bool) -> tuple[PickleLayout, dict[str, Tensor], bool]:
     """Find the state dict in what was loaded, under published names."""
     if not isinstance(content, dict):
         raise CheckpointError(
             f"{path} holds a {type(content).__name__}, not a dictionary of weights; name another file."
         )
     entries = _bare(content)
+    for name in _AVERAGES if average else ():
+        if isinstance(entries.get(name), dict):
+            return "flat", _tensors_of(path, entries[name], place=f"its {name}"), True
     if isinstance(entries.get("state_dict"), dict):
-        return "lightning", _tensors_of(path, entries["state_dict"], place="its state_dict")
+        return "lightning", _tensors_of(path, entries["state_dict"], place="its state_dict"), False
     if isinstance(entries.get("module"), dict):
-        return "deepspeed", _without_prefix(path, _tensors_of(path, entries["module"], place="its module"))
-    return "flat", _tensors_of(path, entries, place="it")
+        tensors = _tensors_of(path, entries["module"], place="its module")
+        _refuse_pieces(path, tensors)
+        return "deepspeed", _without_prefix(path, tensors), False
+    for name in (*_TRAINED, *_AVERAGES):
+        if isinstance(entries.get(name), dict):
+            return "flat", _tensors_of(path, entries[name], place=f"its {name}"), name in _AVERAGES
+    return "flat", _tensors_of(path, entries, place="it"), False
+
+
+def _refuse_pieces(path: Path, tensors: dict[str, Tensor]) -> None:
+    empty = sum(tensor.numel() == 0 for tensor in tensors.values())
+    if 2 * empty > len(tensors):
+        raise CheckpointError(
+            f"{path} holds empty tensors: DeepSpeed's ZeRO-3 keeps the weights in pieces, a file for each process; run "
+            f"`python zero_to_fp32.py . weights` in the checkpoint's folder, and name the file that it writes."
+        )
 
 
 def _bare(entries: dict[Any, Any]) -> dict[Any, Any]:

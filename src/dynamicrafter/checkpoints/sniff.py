@@ -127,5 +127,5 @@ def _describe_json(path: Path, text: str, size: int) -> str:
     except ValueError:
         value = None
     if isinstance(value, dict) and "weight_map" in value:
-        return "the index of weights split over several files, which are not read; merge them into one .safetensors."
+        return "the index of weights split over several files; put it beside them as model.safetensors.index.json."
     return f"a JSON text, not weights: {printable(text)}; if that is the download's error, download it again."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +25,9 @@ from dynamicrafter.data.sources import find_source, read_records
 from dynamicrafter.data.stream import Sample
 from dynamicrafter.errors import InputError
 from dynamicrafter.files.json_files import append_json_line, read_json_lines
+from dynamicrafter.files.names import as_stored
 
+_SIZED = 1000  # files
 MOST_TRIES = 10_000  # clips in a row; so many bad ones are a folder that isn't there, not bad luck
 
 
@@ -57,6 +60,19 @@ class ClipDataset:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def fingerprint(self) -> str:
+        """What the source lists, and how large its files are (of many, a thousand evenly), as 16 hex digits."""
+        count = len(self._records)
+        chosen = range(0, count, max(1, count // _SIZED))
+        sizes = []
+        for index in chosen:
+            path = as_stored(self._records[index].path)
+            sizes.append(path.stat().st_size if path.is_file() else -1)
+        digest = hashlib.sha256(self._records.content())
+        digest.update(repr(sizes).encode())
+        return digest.hexdigest()[:16]
 
     @property
     def skipped(self) -> Mapping[str, str]:

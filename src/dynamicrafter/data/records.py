@@ -47,6 +47,10 @@ class PackedRecords:
         self._content = np.frombuffer(content, np.uint8)
         self._ends = np.frombuffer(ends, np.int64)
 
+    def content(self) -> bytes:
+        """All records as bytes, which are the same for the same records wherever their root lies."""
+        return self._content.tobytes()
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+_SCARCE = 1 << 20  # bytes; with less free, what a library couldn't write found the disk full
 _HIDDEN = ".dynamicrafter-"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or choose another folder",
@@ -35,6 +37,28 @@ def one_line_errors(path: Path) -> Generator[None]:
     except OSError as error:
         reason = _REASONS.get(error.errno or 0) or f"{error.strerror or error}; choose another folder"
         raise OutputError(f"{path} could not be written: {reason}.") from error
+    except Exception as error:
+        number = _number_in(error, path)
+        if number is None:
+            raise
+        raise OutputError(f"{path} could not be written: {_REASONS[number]}.") from error
+
+
+def _number_in(error: Exception, path: Path) -> int | None:
+    """The system's number of an error that a library tells in its own words; None of another error."""
+    said = re.search(r"os error (\d+)", str(error))  # safetensors
+    if said is not None and int(said[1]) in _REASONS:
+        return int(said[1])
+    # torch's writer of archives says only that it failed.
+    writing = "PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)
+    if writing and shutil.disk_usage(path.parent).free < _SCARCE:
+        return errno.ENOSPC
+    return None
+
+
+def is_disk_full(message: str) -> bool:
+    """Whether a message of `one_line_errors`, perhaps out of another process, says that nothing more can be written."""
+    return any(_REASONS[number] in message for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def check_target(path: Path, *, folder: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,9 @@ def local_model(path: Path) -> LocalModel:
         return LocalModel(path=path, kind="file", preset=preset_from_filename(path.absolute()))
     if (path / PIPELINE_INDEX).is_file():
         return LocalModel(path=path, kind="folder", preset=_preset_of_pipeline(path))
+    states = _deepspeed_states(path)
+    if states is not None:
+        return local_model(states)
     files = sorted(entry.name for entry in path.iterdir() if entry.suffix in WEIGHTS and entry.is_file())
     if not files:
         raise ModelNotFoundError(
@@ -60,8 +64,32 @@ def local_model(path: Path) -> LocalModel:
     return local_model(path / file)
 
 
+def _deepspeed_states(folder: Path) -> Path | None:
+    """The file of the weights in a checkpoint's folder of DeepSpeed's, whose file `latest` names the newest one.
+
+    Raises:
+        InputError: the weights are spread over several files.
+    """
+    try:
+        tag = (folder / "latest").read_text(encoding="utf-8").strip() if (folder / "latest").is_file() else ""
+    except (OSError, ValueError):
+        return None
+    inner = folder / tag if Path(tag).name == tag else folder
+    found = sorted(inner.glob("*mp_rank_*_model_states.pt")) if inner.is_dir() else []
+    parallel = {re.sub(r".*mp_rank_(\d+)_.*", r"\1", entry.name) for entry in found}
+    if len(parallel) > 1:
+        raise InputError(
+            f"folder {folder} holds a model that DeepSpeed has split over {len(parallel)} processes; run "
+            f"`python zero_to_fp32.py . weights` in it, and name the file that it writes."
+        )
+    return found[0] if found else None
+
+
 def only_model(files: list[str]) -> str | None:
-    """The one file of weights that is meant: the only one, or the only one with a usual name."""
+    """The one file of weights that is meant: the only one, the only one with a usual name, or the first of shards."""
+    shards = {re.sub(r"-\d{5}-of-", "-of-", file) for file in files}
+    if len(shards) == 1 and re.search(r"-\d{5}-of-\d{5}\.", files[0]):
+        return files[0]
     usual = [file for file in files if file in USUAL_FILES]
     chosen = usual if len(usual) == 1 else files
     return chosen[0] if len(chosen) == 1 else None

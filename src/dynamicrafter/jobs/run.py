@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from dynamicrafter.errors import InputError, MachineError, OutputError
-from dynamicrafter.files.atomic import one_line_errors
+from dynamicrafter.files.atomic import is_disk_full, one_line_errors
 from dynamicrafter.jobs.job import CheckedJob
 from dynamicrafter.jobs.ledger import Ledger, LedgerEntry, folder_locked, opened, read_entries
 from dynamicrafter.jobs.outputs import OutputFolder, opened_outputs
@@ -143,6 +143,8 @@ class BatchRun:
 
     def _refused(self, name: str, refused: TasksFailed) -> None:
         work = self._busy.pop(name)
+        if is_disk_full(refused.text):  # all that follow would be computed and lost
+            raise OutputError(refused.text)
         if refused.broken:
             self._ready.discard(name)
             self._pool.replace(name)
@@ -237,9 +239,20 @@ def run_list(
         with opened_outputs(folder) as outputs, opened(folder, plan.kept, aside=outputs.aside) as ledger:
             ledger.append(_entry(job, _Account(set(), set(range(job.job.output.samples)))) for job in plan.complete)
             if plan.batches:
-                with closing(open_pool(len(plan.batches), outputs.aside)) as pool:
+                with closing(open_pool(len(plan.batches), outputs.aside)) as pool, _full_disks_stop():
                     BatchRun(plan, pool, outputs, ledger, watcher).go()
             return {job.job.key: ledger.entries[job.job.key] for job in jobs}
+
+
+@contextmanager
+def _full_disks_stop() -> Generator[None]:
+    """Tell a disk that filled up meanwhile as the machine's fault, which ends the run at once with what is done."""
+    try:
+        yield
+    except OutputError as error:
+        if is_disk_full(str(error)):
+            raise MachineError(str(error)) from error
+        raise
 
 
 def _make_folder(folder: Path) -> None:

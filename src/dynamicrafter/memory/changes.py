@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Snapshot:
+class TensorSnapshot:
     """What tensors are at one moment.
 
     Args:

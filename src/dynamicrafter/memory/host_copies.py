@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dynamicrafter.memory.changes import Snapshot, is_plain
+from dynamicrafter.memory.changes import TensorSnapshot, is_plain
 
 
 class HostCopies:
@@ -18,7 +18,7 @@ class HostCopies:
 
     def __init__(self) -> None:
         self._copies: dict[str, Tensor] = {}
-        self._snapshot: Snapshot | None = None
+        self._snapshot: TensorSnapshot | None = None
 
     def onload(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         """Have tensors on a device."""
@@ -28,7 +28,7 @@ class HostCopies:
         self._copies = {name: tensor.data for name, tensor in tensors.items()}
         for name, tensor in tensors.items():
             tensor.data = self._copies[name].to(device, non_blocking=True)
-        self._snapshot = Snapshot({name: tensor for name, tensor in tensors.items() if is_plain(tensor)})
+        self._snapshot = TensorSnapshot({name: tensor for name, tensor in tensors.items() if is_plain(tensor)})
 
     def offload(self, tensors: Mapping[str, Tensor]) -> None:
         """Have tensors in the host's memory."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.memory.blocks import BlockOffload
-from dynamicrafter.memory.changes import Snapshot
+from dynamicrafter.memory.changes import TensorSnapshot
 from dynamicrafter.memory.devices import has_own_memory, indexed
 from dynamicrafter.memory.host_copies import HostCopies
 from dynamicrafter.memory.int8 import dequantize, quantize, restore
@@ -183,7 +183,7 @@ class _TreatedUNet:
     def __init__(self, unet: Any, measures: frozenset[str], device: torch.device) -> None:
         self.measures, self.device = measures, device
         self._network = unet
-        self._codes: Snapshot | None = None
+        self._codes: TensorSnapshot | None = None
         self.blocks: BlockOffload | None = None
         source = source_of(unet)
         if "int8" in measures:
@@ -191,7 +191,7 @@ class _TreatedUNet:
                 logger.warning("The denoiser was changed since it was read, and is not turned into 8 bits.")
             else:
                 quantize(unet)
-                self._codes = Snapshot(_tensors(unet))
+                self._codes = TensorSnapshot(_tensors(unet))
         if "blocks" in measures:
             self.blocks = BlockOffload(unet, device)
 

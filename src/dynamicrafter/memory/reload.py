@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dynamicrafter.checkpoints.keys import Component
 from dynamicrafter.errors import InputError
-from dynamicrafter.memory.changes import Snapshot, is_plain
+from dynamicrafter.memory.changes import TensorSnapshot, is_plain
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ class WeightSource:
 
     def __init__(self, read: ReadNetwork) -> None:
         self.read = read
-        self._snapshot: Snapshot | None = None
+        self._snapshot: TensorSnapshot | None = None
         self._dtypes: dict[str, torch.dtype] = {}  # in which the weights were read first
 
     def note(self, network: nn.Module) -> None:
         """Take a network's weights of this moment for those that would be read."""
         tensors = base_weights(network)
-        self._snapshot = Snapshot(tensors) if all(map(is_plain, tensors.values())) else None
+        self._snapshot = TensorSnapshot(tensors) if all(map(is_plain, tensors.values())) else None
         self._dtypes = self._dtypes or {name: tensor.dtype for name, tensor in tensors.items()}
 
     def looks_right(self, network: nn.Module) -> bool:

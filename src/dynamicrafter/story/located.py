@@ -6,6 +6,7 @@ Files come from anywhere: nothing in them is run, and aliases, with which a few 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_BYTES = 2**20
+_OTHER_NUMBER = re.compile(r"[+-]?(?:0[0-9_]+|[0-9_]+(?::[0-9.]+)+)")  # octal, and to the base 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ def read_located(path: Path) -> Located:
             node = loader.get_single_node()
             if node is None:
                 raise InputError(f"{path} is empty; write a story in it.")
-            return _located(node, loader, path, key_line=node.start_mark.line + 1)
+            return _located(node, loader, path, text, key_line=node.start_mark.line + 1)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
@@ -148,7 +150,27 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path} can't be read ({reason}); name a YAML file.") from error
 
 
-def _located(node: yaml.Node, loader: yaml.SafeLoader, path: Path, *, key_line: int) -> Located:
+def _scalar(node: yaml.Node, loader: yaml.SafeLoader, path: Path, text: str) -> Any:
+    """A single value, refused where YAML reads another than people write.
+
+    Raises:
+        InputError: a number with a leading zero, which YAML takes for octal, or with colons; a comment behind text.
+    """
+    value = loader.construct_object(node, deep=True)
+    written, line = str(node.value), node.start_mark.line + 1
+    if type(value) in (int, float) and _OTHER_NUMBER.fullmatch(written):
+        raise InputError(f"{path}, line {line}: YAML reads {written} as {value}; write it plainly, or in quotes.")
+    if isinstance(value, str) and getattr(node, "style", None) is None:
+        rest = text[node.end_mark.index :].split("\n", 1)[0]
+        if re.match(r"\s+#[^\s#]", rest):
+            raise InputError(
+                f"{path}, line {line}: {shown(rest.strip())} behind a text is a comment to YAML; put the whole text "
+                f"into quotes, or write a space behind the # of a comment."
+            )
+    return value
+
+
+def _located(node: yaml.Node, loader: yaml.SafeLoader, path: Path, text: str, *, key_line: int) -> Located:
     import yaml
 
     line = node.start_mark.line + 1
@@ -161,10 +183,10 @@ def _located(node: yaml.Node, loader: yaml.SafeLoader, path: Path, *, key_line: 
                 raise InputError(f"{path}, line {here}: a key must be text, got {shown(key)}.")
             if key in value:
                 raise InputError(f"{path}, line {here}: {key} stands here twice; leave one out.")
-            value[key] = _located(value_node, loader, path, key_line=here)
+            value[key] = _located(value_node, loader, path, text, key_line=here)
     elif isinstance(node, yaml.SequenceNode):
         places = ((item, item.start_mark.line + 1) for item in node.value)
-        value = [_located(item, loader, path, key_line=here) for item, here in places]
+        value = [_located(item, loader, path, text, key_line=here) for item, here in places]
     else:
-        value = loader.construct_object(node, deep=True)
+        value = _scalar(node, loader, path, text)
     return Located(value=value, file=path, line=line, key_line=key_line)

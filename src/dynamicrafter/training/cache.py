@@ -167,6 +167,7 @@ class CachedClips:
         self.pipeline = pipeline
         self._device = device
         self._index = read_index(self._folder)
+        self.fingerprint: str | None = None  # of the clips, which the cache has taken the place of
         self._check()
         tensors = load_file(self._folder / NOTHING)
         self.nothing = NullEmbeddings(tensors["text"].float(), tensors["image"].float())

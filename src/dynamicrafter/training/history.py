@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -30,13 +33,13 @@ class History:
     ) -> None:
         self._accelerator = accelerator
         self._path = folder / LOSSES
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         if accelerator.is_main_process:
             with one_line_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 write_json(folder / SETTINGS, settings)
                 _cut_after(self._path, step)
-                self._file = self._path.open("ab")
+                self._file = self._path.open("ab", buffering=0)
         if tracker is not None:
             _start(accelerator, settings)
 
@@ -44,14 +47,14 @@ class History:
         """Report a step; its duration stands last, as it is the one value that differs from run to run."""
         if self._file is not None:
             with one_line_errors(self._path):
-                self._file.write(json_line({"step": step, **values, "seconds": round(seconds, 4)}))
-                self._file.flush()
+                line = json_line({"step": step, **values, "seconds": round(seconds, 4)})
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._accelerator.log(dict(values), step=step)
 
     def flush(self) -> None:
         """Push the lines to the disk."""
         if self._file is not None:
-            self._file.flush()
             sync(self._path)
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -49,11 +50,13 @@ from dynamicrafter.training.validation import validate
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
+CLIPS = "clips"  # among the settings of a run: what its clips are
 # What may differ when a run goes on: none of it changes what a step computes.
 _FREE = (
     *("output", "steps", "minutes", "workers", "device", "checkpoint_", "keep", "tracker"),
-    *("validation.", "data.report"),
+    *("validation.", "data.report", CLIPS),
 )
+_PATHS = ("data.path", "data.root", "cache", "encoders", "model")
 _DIVIDES = ("batch_size", "accumulation")  # only their product with the processes counts
 
 
@@ -173,6 +176,7 @@ class _Run:
         snapshot = self._newest()
         self.source: ClipSource = open_source(config, self.accelerator.device, stream=stream, pipeline=pipeline)
         self.pipeline = self.source.pipeline
+        self._check_clips(snapshot)
         trainee = build_trainee(self.pipeline, config)
         optimizer = build_optimizer(trainee, config.optimizer)
         self.model, self.optimizer = self.accelerator.prepare(trainee, optimizer)
@@ -265,6 +269,17 @@ class _Run:
             )
         return snapshot
 
+    def _check_clips(self, snapshot: checkpoints.Snapshot | None) -> None:
+        """Note what the clips are, and refuse to go on with others."""
+        found = self.source.fingerprint
+        before = found if snapshot is None else snapshot.settings.get(CLIPS)
+        if found is not None and before is not None and before != found:
+            raise InputError(
+                f"{self.config.output} holds a run with other clips than those that {self.config.data.path} holds now; "
+                f"put them back as they were, or choose another --output."
+            )
+        self.settings[CLIPS] = found
+
     def _restore(self, snapshot: checkpoints.Snapshot) -> None:
         copy_into(self.parameters, scattered(snapshot.trained, self.parameters))
         if self.average is not None:
@@ -307,6 +322,8 @@ class _Run:
 def run_settings(config: TrainConfig, *, global_batch: int) -> dict[str, Any]:
     """The settings that decide what steps compute, as JSON keeps them, and the rest beside them."""
     plain = dict(settings.flatten(settings.to_plain(replace(config, output=config.output.absolute()))))
+    # A run may go on from another folder, where its relative paths would lead elsewhere.
+    plain |= {name: os.path.realpath(plain[name]) for name in _PATHS if plain[name] and os.path.exists(plain[name])}  # noqa: PTH110
     return json.loads(json.dumps(plain | {"global_batch": global_batch}))
 
 
@@ -319,7 +336,7 @@ def check_same(before: Any, now: Any, *, folder: Path) -> None:
     differing = [
         name
         for name in sorted({*before, *now})
-        if before.get(name) != now.get(name) and not name.startswith(_FREE) and name not in _DIVIDES
+        if not _same(name, before.get(name), now.get(name)) and not name.startswith(_FREE) and name not in _DIVIDES
     ]
     if differing:
         name = differing[0]
@@ -328,6 +345,13 @@ def check_same(before: Any, now: Any, *, folder: Path) -> None:
             f"{folder} holds a run with {name} {before.get(name)!r}, not {now.get(name)!r}{more}; go on with the same "
             f"settings, or choose another --output."
         )
+
+
+def _same(name: str, before: Any, now: Any) -> bool:
+    """Whether two values of a setting are the same; paths are by what they lead to, however they are spelt."""
+    if name in _PATHS and isinstance(before, str) and isinstance(now, str) and os.path.lexists(now):
+        return os.path.realpath(before) == os.path.realpath(now)
+    return before == now
 
 
 @contextmanager

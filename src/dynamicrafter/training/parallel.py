@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.tracking import filter_trackers
-from accelerate.utils import FullyShardedDataParallelPlugin, ProjectConfiguration
+from accelerate.utils import FullyShardedDataParallelPlugin, GradientAccumulationPlugin, ProjectConfiguration
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -21,6 +22,8 @@ from dynamicrafter.training.trainee import trained_parameters
 logger = logging.getLogger(__name__)
 
 # Cross-attention's keys and values are asked for before their unit runs, so that units can't be sharded as wholes.
+_FSDP = "ACCELERATE_USE_FSDP"
+_OTHER_WAYS = ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM", "ACCELERATE_DYNAMO_BACKEND")
 _SHARDED = ("ResidualBlock", "TemporalTransformer", "SelfAttention", "GatedFeedForward")
 
 
@@ -28,8 +31,10 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     """Accelerate as a run's settings and the launcher's environment ask for it.
 
     Raises:
-        InputError: the tracker is unknown or not installed, or Accelerate refuses the settings.
+        InputError: the tracker is unknown or not installed, Accelerate refuses the settings, or a launcher's variable
+            asks for another way to train.
     """
+    _refuse_other_ways(config)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device cuda needs a GPU that PyTorch sees, and there is none; take auto or cpu.")
     if config.tracker is not None:
@@ -37,7 +42,8 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     try:
         accelerator = Accelerator(
             mixed_precision="bf16" if config.precision == "bfloat16" else "no",
-            gradient_accumulation_steps=config.accumulation,
+            # Not as a number, which a launcher's variable would override.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.accumulation),
             cpu=config.device == "cpu",
             log_with=config.tracker,
             project_config=ProjectConfiguration(project_dir=str(config.output), logging_dir=str(config.output)),
@@ -72,9 +78,23 @@ def _check_tracker(tracker: str, folder: str) -> None:
     )
 
 
+def _refuse_other_ways(config: TrainConfig) -> None:
+    """Refuse variables by which Accelerate would train otherwise than the settings say."""
+    off = ("", "0", "false", "no")
+    wrong = [name for name in _OTHER_WAYS if os.environ.get(name, "").lower() not in off]
+    if config.sharding != "fsdp2" and os.environ.get(_FSDP, "").lower() not in off:
+        wrong.append(_FSDP)
+    if wrong:
+        raise InputError(
+            f"{wrong[0]} must not be set, got {os.environ[wrong[0]]!r}: a run trains as its own settings say (sharding "
+            f"{config.sharding}); unset it, or launch with torchrun."
+        )
+
+
 def forget_processes() -> None:
     """Let the next run of this program be set up anew; Accelerate would hold it to this one's settings."""
     AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ.pop(_FSDP, None)  # Accelerate's own note to itself
     GradientState._reset_state()
 
 

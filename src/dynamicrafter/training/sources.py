@@ -25,6 +25,7 @@ class ClipSource(Protocol):
 
     pipeline: Any
     nothing: NullEmbeddings
+    fingerprint: str | None  # of the clips, where they are files
 
     def batches(self, share: Share, *, first_step: int, last_step: int) -> Iterator[list[Encoded]]:
         """This process's micro-batches."""
@@ -78,6 +79,7 @@ class LiveClips:
         self.config = config
         self.pipeline = pipeline
         self.stream = stream
+        self.fingerprint: str | None = getattr(stream, "fingerprint", None)
         self._raw = config.trains == "everything_and_encoders"
         rest(pipeline, device, resting_dtype(config.precision), frozen=FROZEN[:1] if self._raw else FROZEN)
         if self._raw:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder
 from dynamicrafter.models.projector import ImageProjector
 from dynamicrafter.models.unet import DynamiCrafterUNet
+from dynamicrafter.randomness import generator_for
 from dynamicrafter.schedulers.ddim import DynamiCrafterScheduler
 from dynamicrafter.training.config import LoraConfig, ObjectiveConfig, Precision, TrainConfig, Trains
 from dynamicrafter.training.objective import denoising_loss
@@ -111,7 +113,7 @@ def build_trainee(pipeline: Any, config: TrainConfig, *, own: bool = True) -> Tr
     trainee.requires_grad_(False)
     _set_dtype(trainee, resting_dtype(config.precision) if config.trains == "lora" else torch.float32, own=own)
     if config.trains == "lora":
-        add_lora(trainee.unet, config.lora)
+        add_lora(trainee.unet, config.lora, seed=config.seed)
     else:
         for name, parameter in trainee.named_parameters():
             parameter.requires_grad_(trains(name, config.trains))
@@ -151,8 +153,11 @@ def _unread(name: str) -> bool:
     return name.startswith("image_encoder.") and "post_layernorm" in name
 
 
-def add_lora(unet: DynamiCrafterUNet, lora: LoraConfig) -> None:
+def add_lora(unet: DynamiCrafterUNet, lora: LoraConfig, *, seed: int) -> None:
     """Put trainable float32 adapters, which change nothing at first, on the UNet's transformers.
+
+    Args:
+        seed: the run's; the adapters are drawn from it and their names, so that all processes and runs draw the same.
 
     Raises:
         InputError: peft is not installed.
@@ -162,9 +167,14 @@ def add_lora(unet: DynamiCrafterUNet, lora: LoraConfig) -> None:
     except ImportError:
         raise InputError('LoRA needs peft; run pip install "dynamicrafter[train]".') from None
     unet.add_adapter(PeftConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=lora_targets(lora)))  # pyrefly: ignore[bad-argument-type]
-    for parameter in unet.parameters():
+    for name, parameter in unet.named_parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+            if "lora_A" in name and not parameter.is_meta:
+                # peft draws from the global generator, which is not the run's.
+                drawn = torch.empty(parameter.shape)
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator_for(seed, item=f"adapter {name}"))
+                parameter.data.copy_(drawn)
 
 
 def lora_targets(lora: LoraConfig) -> str:
