@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import checkpoint_files as written
@@ -122,6 +122,8 @@ class TestReading:
     )
     @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_any_names_and_shapes_survive_the_way_there_and_back(self, tmp_path, shapes, layout):
+        # A DeepSpeed file of mostly empty tensors is one of ZeRO-3's pieces, and refused as such.
+        assume(layout != "deepspeed" or 2 * sum(0 in shape for shape in shapes.values()) <= len(shapes))
         tensors = {key: torch.randn(shape) for key, shape in shapes.items()}
         with open_tensors(written.WRITERS[layout](tmp_path / "any", tensors)) as opened:
             assert set(opened) == set(tensors)
