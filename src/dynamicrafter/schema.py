@@ -12,6 +12,7 @@ import inspect
 import json
 import operator
 import re
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping
@@ -470,10 +471,22 @@ def _docstrings(kind: type) -> dict[str, str]:
     """The text below each field of a dataclass and of those that it inherits from, on one line."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
-        source = textwrap.dedent(inspect.getsource(base))
-        [body] = [node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+        body = _bodies(base.__module__).get(base.__qualname__) or _body(textwrap.dedent(inspect.getsource(base)))
         for field, text in pairwise(body):
             documented = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if documented and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
                 texts[field.target.id] = " ".join(str(text.value.value).split())  # pyrefly: ignore
     return texts
+
+
+@cache
+def _bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """The statements of each class that stands at a module's top; it is parsed once for all of them."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _body(source: str) -> list[ast.stmt]:
+    """The statements of a class that stands elsewhere, such as in a function."""
+    [body] = [node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return body

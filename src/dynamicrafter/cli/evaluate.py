@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dynamicrafter.evaluation.cases import Case
     from dynamicrafter.evaluation.motion import NominalMotion
     from dynamicrafter.evaluation.report import ClipReport, Question
-    from dynamicrafter.media.framing import Fit
+    from dynamicrafter.media.fit import Fit
     from dynamicrafter.specs.metadata import StoredClip
 
 logger = logging.getLogger(__name__)

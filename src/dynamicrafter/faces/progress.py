@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from dynamicrafter.faces.times import time_in_words
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _PAUSE = 15.0  # seconds between two lines where nobody watches
 _BAR = "{desc} |{bar}|"
@@ -16,6 +18,8 @@ _BAR = "{desc} |{bar}|"
 
 def say(text: str) -> None:
     """Write one line on stderr, above a progress bar where there is one."""
+    from tqdm import tqdm  # a help text has no bar, and need not wait for one
+
     tqdm.write(f"{one_line(text)}\n", file=sys.stderr, end="")  # in one piece, whatever interrupts
 
 
@@ -76,6 +80,8 @@ class ProgressBar:
 
     def _draw(self, done: float, total: float, text: str) -> None:
         if self._bar is None:
+            from tqdm import tqdm
+
             self._bar = tqdm(total=1.0, bar_format=_BAR, leave=False, file=sys.stderr, dynamic_ncols=True)
         self._bar.n = done / total if total else 1.0
         self._bar.set_description_str(text)

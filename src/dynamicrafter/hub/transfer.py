@@ -17,8 +17,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dynamicrafter.errors import ModelNotFoundError, OutputError
 
 logger = logging.getLogger(__name__)
@@ -188,4 +186,6 @@ def _check_content(planned: _Transfer) -> None:
 
 
 def _bytes(count: int) -> str:
+    from tqdm import tqdm
+
     return tqdm.format_sizeof(count, "B")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from PIL import Image
 
 from dynamicrafter.errors import InputError
+from dynamicrafter.media.fit import Fit
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Fit = Literal["cover", "contain", "stretch"]
 
 BAR_LEVEL = 128  # mid-grey, which is 0 in [-1, 1]: the picture that the networks take for "no picture"
 _LARGEST_SCALED = 100_000_000  # pixels of a whole scaled picture, above which only the wanted part is computed

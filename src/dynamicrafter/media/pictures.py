@@ -8,12 +8,14 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
 from PIL import Image, ImageOps
 
 from dynamicrafter.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np  # where it is used it is imported: a help text needs none
 
 MAX_PIXELS = 150_000_000  # above what cameras of 100 megapixels make; decoded it takes 600 MB
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".heic", ".heif")  # mostly
@@ -83,6 +85,8 @@ def read_picture(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
         InputError: there is no such file, it is no picture in these formats, it is damaged, or it is larger than
             150 megapixels, which is seen before anything is decoded.
     """
+    import numpy as np
+
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):
@@ -210,6 +214,8 @@ def _upright_rgb(image: Image.Image, *, name: str) -> Image.Image:
 
 def _eight_bit_grey(image: Image.Image, name: str) -> Image.Image:
     """Round grey of 16 bits, of 32-bit integers in 0…65535 or of floats in [0, 1] to 8 bits, alpha kept."""
+    import numpy as np
+
     levels = np.asarray(image)
     top = 1.0 if image.mode == "F" else 65535
     low, high = levels.min().item(), levels.max().item()
@@ -242,6 +248,8 @@ def opaque(pixels: np.ndarray) -> np.ndarray:
     Raises:
         InputError: another shape, type or range.
     """
+    import numpy as np
+
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or 0 in pixels.shape:
         raise InputError(f"picture must have shape (h, w, 3), RGB, or (h, w, 4), RGBA, got {pixels.shape}.")
     if pixels.shape[0] * pixels.shape[1] > MAX_PIXELS:
@@ -259,5 +267,7 @@ def opaque(pixels: np.ndarray) -> np.ndarray:
 
 
 def _from_array(pixels: np.ndarray) -> Image.Image:
+    import numpy as np
+
     whole = opaque(pixels)
     return Image.fromarray(whole if whole.dtype == np.uint8 else (whole * 255).round().astype(np.uint8))

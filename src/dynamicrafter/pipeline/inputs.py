@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dynamicrafter.checkpoints.networks import Dtypes
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.framing import Fit, frame_floats, frame_picture, to_tensor
+from dynamicrafter.media.fit import Fit
+from dynamicrafter.media.framing import frame_floats, frame_picture, to_tensor
 from dynamicrafter.media.pictures import opaque, read_picture
 from dynamicrafter.memory.devices import choose_dtype
 from dynamicrafter.memory.tiles import Autoencoder

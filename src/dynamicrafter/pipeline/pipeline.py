@@ -29,7 +29,7 @@ from dynamicrafter.errors import InputError
 from dynamicrafter.guidance import plan_passes
 from dynamicrafter.hub import resolve
 from dynamicrafter.kernels.precision import in_full_float32
-from dynamicrafter.media.framing import Fit
+from dynamicrafter.media.fit import Fit
 from dynamicrafter.memory.offload import Offloader
 from dynamicrafter.memory.reload import Reload, remember_source
 from dynamicrafter.models.patch_autoencoder import PatchAutoencoder

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.framing import Fit, frame_picture
+from dynamicrafter.media.fit import Fit
+from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import read_picture
 from dynamicrafter.models.sketch_encoder import SketchEncoder
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from dynamicrafter.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ def join_gaps(clips: Sequence[np.ndarray], *, closed: bool) -> np.ndarray:
     Args:
         closed: the last clip ends on the first picture, whose repeat is left out.
     """
+    import numpy as np
+
     joined = np.concatenate([clips[0], *(clip[1:] for clip in clips[1:])])
     return joined[:-1] if closed else joined
 
@@ -69,6 +73,8 @@ def match_colours(frames: np.ndarray) -> np.ndarray:
     Args:
         frames: uint8 (f, h, w, 3), the first and the last of which are key pictures, and stay.
     """
+    import numpy as np
+
     if len(frames) < 4:  # too few between to tell where they are heading
         return frames
     colours = frames.mean(axis=(1, 2), dtype=np.float64)

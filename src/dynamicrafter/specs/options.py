@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from dynamicrafter.errors import InputError
-from dynamicrafter.media.framing import Fit
+from dynamicrafter.media.fit import Fit
 from dynamicrafter.modes import ANIMATE, Mode, get_mode
 from dynamicrafter.presets import (
     CACHE,

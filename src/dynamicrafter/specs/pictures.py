@@ -6,13 +6,15 @@ import threading
 import weakref
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
-import numpy as np
 from PIL import Image
 
 from dynamicrafter.errors import InputError
 from dynamicrafter.media.pictures import picture_hash, read_picture
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_BYTES = 512 * 2**20  # of decoded pictures that have a file; beyond it, those used longest ago are let go
 
@@ -108,7 +110,7 @@ class _HeldPictures:
 
 
 _held = _HeldPictures()
-PictureLike = str | Path | Image.Image | np.ndarray | LoadedPicture
+PictureLike = Union[str, Path, Image.Image, "np.ndarray", LoadedPicture]
 
 
 def load_picture(source: PictureLike, *, name: str | None = None) -> LoadedPicture:

@@ -14,7 +14,7 @@ from dynamicrafter.media.framing import frame_picture
 from dynamicrafter.media.pictures import read_picture
 
 if TYPE_CHECKING:
-    from dynamicrafter.media.framing import Fit
+    from dynamicrafter.media.fit import Fit
 
 LONGEST_TITLE = 500  # characters
 _WIDTH, _HEIGHT = 0.86, 0.8  # of the frame, that text may fill
