@@ -91,6 +91,9 @@ def test_groups_come_from_a_disk_each_component_from_its_own_folder(picture, tmp
 
     monkeypatch.setattr(ModuleGroup, "_offload_to_disk", spoil)
     pipe = fresh(kind)
+    for tensor in pipe.unet.parameters():
+        if tensor.ndim == 4:  # as a run leaves them
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     pipe.enable_group_offload(onload_device=CPU, offload_to_disk_path=str(tmp_path), **level)
     same(run(pipe, picture), want)
     assert {each.name for each in tmp_path.iterdir()} == set(pipe.networks)

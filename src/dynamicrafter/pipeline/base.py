@@ -113,6 +113,8 @@ class PipelineBase(DiffusionPipeline):
             if name in left_out:
                 component.to(onload_device)
             else:
+                for tensor in component.parameters():  # a run may have laid them out otherwise, which no file holds
+                    tensor.data = tensor.data.contiguous()
                 place = str(folder / name)
                 apply_group_offloading(component, onload_device, *args, offload_to_disk_path=place, **options)
 
